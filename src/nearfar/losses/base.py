@@ -1,0 +1,263 @@
+"""A loss: hyper-parameters, one rule on a strip, and the ways to call it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from nearfar._arrays import (
+    Array,
+    Namespace,
+    expect_matrix,
+    is_torch,
+    namespace,
+    narrow,
+    working_copy,
+)
+from nearfar._errors import InputError, ShapeError
+from nearfar.engine import Engine, Outcome, Task, height
+from nearfar.measures import Measure, expect_kind
+from nearfar.relations import Aligned, Labels, Pair, Relation, Rows
+
+
+class PairLoss:
+    """Base of all losses on pairs; a subclass is a frozen dataclass with a ``measure`` and a :meth:`strip`.
+
+    Called with embeddings and labels it returns the mean loss, in the dtype and on the device of the embeddings and
+    differentiable in PyTorch. ``labels`` may be a relation instead: :class:`~nearfar.Labels`,
+    :class:`~nearfar.Mask`, :class:`~nearfar.Aligned`.
+    """
+
+    kind: ClassVar[str]
+    has_class_weights: ClassVar[bool] = False
+    measure: Measure
+
+    def __post_init__(self) -> None:
+        """Refuse a measure of the other kind and hyper-parameters that cannot be."""
+        expect_kind(self, self.measure, self.kind)
+        self.check()
+
+    def check(self) -> None:
+        """Raise for hyper-parameters that cannot be; subclasses fill it."""
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """Loss of each anchor and weight of each pair, ∂loss/∂measure.
+
+        Args:
+            xp: The array namespace.
+            s: The measure; shape (anchors, references). It belongs to the strip and may be overwritten.
+            pair: The relation of the same shape.
+
+        Returns:
+            The sum of each anchor's terms, shape (anchors,) or (anchors, 1), and the weights, shaped like ``s``.
+        """
+        raise NotImplementedError
+
+    def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
+        """Terms that each anchor contributes to the mean: 1 where it has a positive, unless a loss says otherwise."""
+        return xp.astype(pair.positive_count > 0, weight.dtype)
+
+    def __call__(
+        self,
+        embeddings: Array,
+        labels: Any,
+        *,
+        references: Array | None = None,
+        reference_labels: Any = None,
+        class_weights: Array | None = None,
+        ignore_label: int | str | None = None,
+        engine: Engine = "auto",
+    ) -> Array:
+        """The mean loss of a batch.
+
+        Args:
+            embeddings: The anchors; shape (anchors, features).
+            labels: One label an anchor, or a relation.
+            references: What anchors are compared with; shape (references, features). Left out: the batch itself.
+            reference_labels: One label a reference.
+            class_weights: For losses that have them, one row a class; label c means row c.
+            ignore_label: A label whose items take part in nothing.
+            engine: ``"auto"``, ``"dense"`` or :class:`nearfar.engine.Strips`.
+
+        Returns:
+            A scalar of the caller's library; 0 with gradient 0 where no anchor has what the loss needs.
+
+        Raises:
+            ShapeError: The shapes do not fit each other.
+            BackendError: Not floating arrays of one library, dtype and device.
+        """
+        table = self._table(embeddings, labels, references, reference_labels, class_weights, ignore_label)
+        return self._evaluate(embeddings, *table, engine)
+
+    def per_anchor(
+        self,
+        embeddings: Array,
+        labels: Any,
+        *,
+        references: Array | None = None,
+        reference_labels: Any = None,
+        class_weights: Array | None = None,
+        ignore_label: int | str | None = None,
+        engine: Engine = "auto",
+    ) -> Array:
+        """The mean of each anchor's own terms, shape (anchors,); 0 for an anchor without what the loss needs."""
+        table = self._table(embeddings, labels, references, reference_labels, class_weights, ignore_label)
+        return self._evaluate(embeddings, *table, engine, per_anchor=True)
+
+    def value_and_grad(
+        self,
+        embeddings: Array,
+        labels: Any,
+        *,
+        references: Array | None = None,
+        reference_labels: Any = None,
+        class_weights: Array | None = None,
+        ignore_label: int | str | None = None,
+        engine: Engine = "auto",
+    ) -> tuple[Array, Any]:
+        """The loss and its exact gradient, on any library.
+
+        Returns:
+            The value and the gradient of the embeddings; with references or class weights the pair of both gradients.
+        """
+        table = self._table(embeddings, labels, references, reference_labels, class_weights, ignore_label)
+        task = self._task(embeddings, *table)
+        outcome = task.run(height(engine, task), gradient=True)
+        first, second = outcome.gradients
+        value = narrow(outcome.value, embeddings)
+        if second is None:
+            return value, narrow(first, embeddings)
+        return value, (narrow(first, embeddings), narrow(second, embeddings))
+
+    def views(self, *views: Array, engine: Engine = "auto") -> Array:
+        """The loss of two or more views of the same items: row i of every view is one item.
+
+        Args:
+            *views: One batch of embeddings a view, all of shape (items, features).
+            engine: How to run it.
+
+        Returns:
+            The mean over all rows of all views.
+        """
+        batch, relation = _stack_views(views)
+        return self._evaluate(batch, None, relation, engine)
+
+    def aligned(self, left: Array, right: Array, *, engine: Engine = "auto") -> Array:
+        """The loss of two batches whose rows match one to one, averaged over both directions.
+
+        Args:
+            left: For example images; shape (items, features).
+            right: For example texts; shape (items, features).
+            engine: How to run it.
+        """
+        there = self._evaluate(left, right, Aligned(), engine)
+        back = self._evaluate(right, left, Aligned(), engine)
+        return (there + back) / 2
+
+    def __add__(self, other: Any) -> Any:
+        """A loss plus a loss."""
+        from nearfar.losses.sums import LossSum
+
+        return LossSum(((1.0, self),)) + other
+
+    def __radd__(self, other: Any) -> Any:
+        """0 + loss, so that ``sum`` works."""
+        from nearfar.losses.sums import LossSum
+
+        return LossSum(((1.0, self),)).__radd__(other)
+
+    def __mul__(self, factor: float) -> Any:
+        """A loss times a number."""
+        from nearfar.losses.sums import LossSum
+
+        return LossSum(((1.0, self),)) * factor
+
+    __rmul__ = __mul__
+
+    def _table(
+        self,
+        embeddings: Array,
+        labels: Any,
+        references: Array | None,
+        reference_labels: Any,
+        class_weights: Array | None,
+        ignore_label: int | str | None,
+    ) -> tuple[Array | None, Relation | Rows]:
+        """References and relation of a call on a batch."""
+        if class_weights is not None:
+            raise InputError(
+                f"expected no class_weights, got them for {type(self).__name__}; pass them as references, "
+                "with reference_labels, to compare the embeddings with them"
+            )
+        return references, _relation(labels, reference_labels, ignore_label)
+
+    def _evaluate(
+        self,
+        anchors: Array,
+        references: Array | None,
+        relation: Relation | Rows,
+        engine: Engine,
+        per_anchor: bool = False,
+    ) -> Array:
+        task = self._task(anchors, references, relation)
+        rows = height(engine, task)
+
+        def run(gradient: bool, upstream: Array | None) -> Outcome:
+            return task.run(rows, gradient, upstream)
+
+        if is_torch(anchors):
+            from nearfar.torch._autograd import apply
+
+            return apply(run, anchors, references, per_anchor)
+        outcome = run(False, None)
+        return narrow(outcome.per_anchor if per_anchor else outcome.value, anchors)
+
+    def _task(self, anchors: Array, references: Array | None, relation: Relation | Rows) -> Task:
+        xp = namespace(embeddings=anchors, references=references)
+        if not isinstance(relation, Rows):
+            expect_matrix("embeddings", anchors)
+            if references is not None:
+                expect_matrix("references", references)
+                if references.shape[1] != anchors.shape[1]:
+                    raise ShapeError(
+                        f"expected references with {anchors.shape[1]} features like the embeddings, "
+                        f"got {references.shape[1]}; embed both with the same model"
+                    )
+        copy = working_copy(xp, anchors)
+        return Task(self, xp, copy, None if references is None else working_copy(xp, references), relation)
+
+
+def _relation(labels: Any, reference_labels: Any, ignore: int | str | None) -> Relation:
+    if hasattr(labels, "bind") and hasattr(labels, "kept"):
+        if reference_labels is not None or ignore is not None:
+            raise InputError(
+                f"expected labels beside reference_labels or ignore_label, got {type(labels).__name__}; "
+                "say both in the relation"
+            )
+        return labels  # type: ignore[no-any-return]
+    return Labels(labels, reference_labels, ignore)
+
+
+def _stack_views(views: tuple[Array, ...]) -> tuple[Array, Labels]:
+    if len(views) < 2:
+        raise ShapeError(f"expected at least two views, got {len(views)}; pass loss.views(z1, z2)")
+    xp = namespace(**{f"view {k}": view for k, view in enumerate(views, 1)})
+    if len({tuple(view.shape) for view in views}) > 1:
+        raise ShapeError(
+            f"expected views of one shape, got {[tuple(view.shape) for view in views]}; align them row by row"
+        )
+    expect_matrix("each view", views[0])
+    return xp.concat(views, axis=0), Labels(list(range(views[0].shape[0])) * len(views))
+
+
+def expect_alike(**batches: Array) -> Namespace:
+    """Check batches whose rows belong together one by one; returns their namespace."""
+    xp = namespace(**batches)
+    (first, anchor), *others = batches.items()
+    expect_matrix(first, anchor)
+    for name, other in others:
+        if tuple(other.shape) != tuple(anchor.shape):
+            raise ShapeError(
+                f"expected {name} of shape {tuple(anchor.shape)} like {first}, got {tuple(other.shape)}; "
+                "row i of each belongs together"
+            )
+    return xp

@@ -1,0 +1,137 @@
+"""Contrastive loss: like pairs pulled together, unlike pairs pushed beyond a margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nearfar._arrays import Array, Namespace, as_like, namespace, relu, times, where
+from nearfar._errors import InputError, ShapeError
+from nearfar.engine import Engine
+from nearfar.losses.base import PairLoss, expect_alike
+from nearfar.measures import Distance, Euclidean
+from nearfar.relations import Pair, Rows
+
+
+@dataclass(frozen=True)
+class ContrastiveLoss(PairLoss):
+    r"""Contrastive loss of a Siamese network (Hadsell 2006).
+
+    .. math::
+        \ell = \tfrac12 \, y \, d^2 + \tfrac12 \, (1 - y) \max(m - d, 0)^2
+
+    with :math:`y = 1` for similar pairs; the mean over all pairs (of a labelled batch: all unordered pairs).
+
+    Args:
+        margin: :math:`m`, in the unit of the distance: unlike pairs farther apart add nothing.
+        balanced: Average positives and negatives apart and add the two means.
+        factors: What stands before the positive and the negative term; (½, ½) in the paper.
+        powers: The power, 1 or 2, of :math:`d` and of :math:`\max(m - d, 0)`; (2, 2) in the paper.
+        measure: A distance.
+
+    Raises:
+        InputError: A negative margin, a power other than 1 and 2, or a similarity as measure.
+
+    Example:
+        >>> import numpy as np
+        >>> import nearfar as nf
+        >>> left = np.array([[0.0, 0.0], [0.0, 0.0]])
+        >>> right = np.array([[0.3, 0.4], [0.0, 0.8]])
+        >>> same = np.array([1, 0])
+        >>> float(nf.ContrastiveLoss(margin=1.0).pairs(left, right, same).round(4))  # (0.5·0.5² + 0.5·0.2²) / 2
+        0.0725
+
+    Memory: a strip of the table. Other libraries' defaults differ (no ½, plain powers, means over active pairs):
+    :mod:`nearfar.conventions`.
+
+    Reference:
+        Hadsell, Chopra, LeCun, "Dimensionality Reduction by Learning an Invariant Mapping", CVPR 2006, eq. (4);
+        there label 0 means similar.
+    """
+
+    margin: float = 1.0
+    balanced: bool = False
+    factors: tuple[float, float] = (0.5, 0.5)
+    powers: tuple[int, int] = (2, 2)
+    measure: Distance = Euclidean()  # noqa: RUF009  (frozen, without state)
+
+    kind: ClassVar[str] = "distance"
+
+    def check(self) -> None:
+        """Margin and powers."""
+        if not self.margin >= 0:
+            raise InputError(f"expected margin >= 0, got {self.margin}; give the distance beyond which pairs rest")
+        if any(p not in (1, 2) for p in self.powers):
+            raise InputError(f"expected powers of 1 or 2, got {self.powers}; the paper's are (2, 2)")
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """Sum of each anchor's pairs."""
+        gap = relu(xp, self.margin - s)
+        near, pull = _power(xp, s, self.powers[0])
+        far, push = _power(xp, gap, self.powers[1])
+        positive, negative = pair.positive * self.factors[0], pair.negative * self.factors[1]
+        if self.balanced:
+            positive = positive / _at_least_one(xp, pair.positive_total, s)
+            negative = negative / _at_least_one(xp, pair.negative_total, s)
+        loss = xp.sum(times(xp, positive, near) + times(xp, negative, far), axis=1)
+        return loss, times(xp, positive, pull) - times(xp, negative, push)
+
+    def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
+        """Each pair is a term; with ``balanced`` all anchors together make one."""
+        pairs = pair.positive_count + pair.negative_count
+        if not self.balanced:
+            return pairs
+        return pairs / xp.astype(pair.positive_total + pair.negative_total, pairs.dtype)
+
+    def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto") -> Array:
+        """The loss of given pairs, the form of a Siamese network.
+
+        Args:
+            left: One side of each pair; shape (pairs, features).
+            right: The other side; shape (pairs, features).
+            same: 1 for similar, 0 for dissimilar; shape (pairs,).
+            engine: Accepted for uniformity; given pairs make no table.
+
+        Returns:
+            The mean over pairs.
+        """
+        expect_alike(left=left, right=right)
+        return self._evaluate(left, right[:, None, :], answers(left, same), engine)
+
+    def distances(self, distance: Array, same: Any, *, engine: Engine = "auto") -> Array:
+        """The loss of pairs whose distance is already computed.
+
+        Args:
+            distance: Distance of each pair; shape (pairs,).
+            same: 1 for similar, 0 for dissimilar; shape (pairs,).
+            engine: Accepted for uniformity; given distances make no table.
+
+        Returns:
+            The mean over pairs.
+        """
+        namespace(distance=distance)
+        if distance.ndim != 1:
+            raise ShapeError(f"expected distance of shape (pairs,), got {tuple(distance.shape)}; flatten it first")
+        return self._evaluate(distance[:, None], None, answers(distance, same), engine)
+
+
+def _power(xp: Namespace, z: Array, power: int) -> tuple[Array, Array]:
+    """``z ** power`` and its derivative, 0 at z = 0."""
+    if power == 2:
+        return z * z, 2 * z
+    return z, xp.astype(z != 0, z.dtype)
+
+
+def _at_least_one(xp: Namespace, total: Array, like: Array) -> Array:
+    return xp.astype(where(xp, total > 0, total, 1.0), like.dtype)
+
+
+def answers(batch: Array, same: Any) -> Rows:
+    """0/1 answers as the relation of given pairs."""
+    xp = namespace(batch=batch)
+    given = as_like(xp, same, batch, xp.float64 if batch.dtype == xp.float64 else xp.float32)
+    if tuple(given.shape) != (batch.shape[0],):
+        raise ShapeError(
+            f"expected same of shape ({batch.shape[0]},), got {tuple(given.shape)}; give one 0/1 label a pair"
+        )
+    return Rows(given[:, None], 1 - given[:, None])

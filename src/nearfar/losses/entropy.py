@@ -1,0 +1,181 @@
+"""Cross-entropy: a softmax loss whose references are class weights, and its binary form on pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nearfar._arrays import Array, Namespace, arange, integers, namespace, sigmoid, softmax, softplus, times
+from nearfar._errors import InputError, ShapeError
+from nearfar.engine import Engine
+from nearfar.losses.base import PairLoss, expect_alike
+from nearfar.losses.contrastive import answers
+from nearfar.losses.softmax import check_temperature
+from nearfar.measures import Dot, Similarity
+from nearfar.relations import Labels, Pair, Relation, Rows
+
+
+@dataclass(frozen=True)
+class CrossEntropyLoss(PairLoss):
+    r"""Cross-entropy over classes; over the two answers to "same?" with :meth:`pairs`.
+
+    .. math::
+        \ell_i = \log \sum_c e^{s_{ic} / \tau} - s_{i y_i} / \tau
+
+    ``loss(logits, labels)`` takes one column a class; ``loss(embeddings, labels, class_weights=W)`` one row of ``W``
+    a class (with ``Cosine()`` and a small temperature: the normalised softmax). An item whose label is no class
+    counts for nothing.
+
+    Args:
+        temperature: :math:`\tau > 0`, in the unit of the similarity.
+        measure: A similarity of embeddings and class weights.
+
+    Raises:
+        InputError: A temperature that is not positive, or a distance as measure.
+
+    Example:
+        >>> import numpy as np
+        >>> import nearfar as nf
+        >>> logits = np.array([[2.0, 0.0, 0.0], [0.0, 1.0, 3.0]])
+        >>> float(nf.CrossEntropyLoss()(logits, [0, 1]).round(4))
+        1.2047
+
+    Memory: a strip of the table.
+
+    References:
+        Bishop, "Pattern Recognition and Machine Learning", 2006, eq. (4.108); Zhai & Wu, "Classification is a Strong
+        Baseline for Deep Metric Learning", BMVC 2019 (normalised softmax).
+    """
+
+    temperature: float = 1.0
+    measure: Similarity = Dot()  # noqa: RUF009  (frozen, without state)
+
+    kind: ClassVar[str] = "similarity"
+    has_class_weights: ClassVar[bool] = True
+
+    def check(self) -> None:
+        """Temperature."""
+        check_temperature(self.temperature)
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """LSE over the classes minus the own class; weight: probability minus one-hot."""
+        z = s / self.temperature
+        positive = xp.sum(times(xp, pair.share, z), axis=1, keepdims=True)
+        total, probability = softmax(xp, pair.among_valid(z))
+        return total - positive, (probability - pair.share) / self.temperature
+
+    def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto") -> Array:
+        """Binary cross-entropy of given pairs: :meth:`BinaryCrossEntropyLoss.pairs`."""
+        return self._binary().pairs(left, right, same, engine=engine)
+
+    def similarities(self, similarity: Array, same: Any, *, engine: Engine = "auto") -> Array:
+        """Binary cross-entropy of given logits: :meth:`BinaryCrossEntropyLoss.similarities`."""
+        return self._binary().similarities(similarity, same, engine=engine)
+
+    def _binary(self) -> BinaryCrossEntropyLoss:
+        return BinaryCrossEntropyLoss(self.temperature, self.measure)
+
+    def _table(
+        self,
+        embeddings: Array,
+        labels: Any,
+        references: Array | None,
+        reference_labels: Any,
+        class_weights: Array | None,
+        ignore_label: int | str | None,
+    ) -> tuple[Array | None, Relation | Rows]:
+        """Class weights are the references; without either the embeddings are the logits themselves."""
+        xp = namespace(embeddings=embeddings, class_weights=class_weights)
+        if references is not None:
+            if class_weights is not None:
+                raise InputError("expected references or class_weights, got both; class c is row c of class_weights")
+            return super()._table(embeddings, labels, references, reference_labels, None, ignore_label)
+        columns = (embeddings.shape[-1] if class_weights is None else class_weights.shape[0]) if embeddings.ndim else 0
+        classes = arange(xp, columns, embeddings)
+        if class_weights is not None:
+            return class_weights, Labels(labels, classes, ignore_label)
+        if embeddings.ndim != 2:
+            raise ShapeError(f"expected logits of shape (items, classes), got {tuple(embeddings.shape)}; stack them")
+        if isinstance(ignore_label, str):
+            raise InputError(f"expected integer labels of logits' columns, got {ignore_label!r}; number the classes")
+        own = integers(xp, labels, "labels", embeddings, {})
+        if own.shape[0] != embeddings.shape[0]:
+            raise ShapeError(f"expected {embeddings.shape[0]} labels, got {own.shape[0]}; give one label an item")
+        right = own[:, None] == classes[None, :]
+        if ignore_label is not None:
+            right = right & (own != ignore_label)[:, None]
+        return None, Rows(right, ~right)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropyLoss(PairLoss):
+    r"""Cross-entropy of the answer to "same?", whose logit is the pair's similarity.
+
+    .. math::
+        \ell = y \log(1 + e^{-s / \tau}) + (1 - y) \log(1 + e^{s / \tau})
+
+    with :math:`y = 1` for similar pairs; the mean over all pairs.
+
+    Args:
+        temperature: :math:`\tau > 0`, in the unit of the similarity.
+        measure: A similarity.
+
+    Raises:
+        InputError: A temperature that is not positive, or a distance as measure.
+
+    Example:
+        >>> import numpy as np
+        >>> import nearfar as nf
+        >>> float(nf.BinaryCrossEntropyLoss().similarities(np.array([2.0, -1.0]), [1, 0]).round(4))
+        0.2201
+
+    Memory: a strip of the table.
+
+    Reference:
+        Bishop, "Pattern Recognition and Machine Learning", 2006, eq. (4.90), with a logit.
+    """
+
+    temperature: float = 1.0
+    measure: Similarity = Dot()  # noqa: RUF009  (frozen, without state)
+
+    kind: ClassVar[str] = "similarity"
+
+    def check(self) -> None:
+        """Temperature."""
+        check_temperature(self.temperature)
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """Log-loss of each pair."""
+        z = s / self.temperature
+        loss = times(xp, pair.positive, softplus(xp, -z)) + times(xp, pair.negative, softplus(xp, z))
+        weight = times(xp, pair.negative, sigmoid(xp, z)) - times(xp, pair.positive, sigmoid(xp, -z))
+        return xp.sum(loss, axis=1), weight / self.temperature
+
+    def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
+        """Each pair is a term."""
+        return pair.positive_count + pair.negative_count
+
+    def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto") -> Array:
+        """The loss of given pairs.
+
+        Args:
+            left: One side of each pair; shape (pairs, features).
+            right: The other side; shape (pairs, features).
+            same: 1 for similar, 0 for dissimilar; shape (pairs,).
+            engine: Accepted for uniformity; given pairs make no table.
+        """
+        expect_alike(left=left, right=right)
+        return self._evaluate(left, right[:, None, :], answers(left, same), engine)
+
+    def similarities(self, similarity: Array, same: Any, *, engine: Engine = "auto") -> Array:
+        """The loss of pairs whose similarity (logit) is already computed.
+
+        Args:
+            similarity: Logit of each pair; shape (pairs,).
+            same: 1 for similar, 0 for dissimilar; shape (pairs,).
+            engine: Accepted for uniformity; given similarities make no table.
+        """
+        namespace(similarity=similarity)
+        if similarity.ndim != 1:
+            raise ShapeError(f"expected similarity of shape (pairs,), got {tuple(similarity.shape)}; flatten it first")
+        return self._evaluate(similarity[:, None], None, answers(similarity, same), engine)

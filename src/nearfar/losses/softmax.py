@@ -1,0 +1,184 @@
+"""Softmax losses: a positive must stand out among the negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nearfar._arrays import Array, Namespace, sigmoid, softmax, softplus, times, where
+from nearfar._errors import InputError
+from nearfar.engine import Engine
+from nearfar.losses.base import PairLoss
+from nearfar.measures import Cosine, Dot, Similarity
+from nearfar.relations import Aligned, Pair
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise unless the temperature is positive."""
+    if not 0 < temperature < float("inf"):
+        raise InputError(f"expected temperature > 0, got {temperature}; typical values are 0.05 to 0.5")
+
+
+@dataclass(frozen=True)
+class SupConLoss(PairLoss):
+    r"""Supervised contrastive loss, positives averaged outside the logarithm (Khosla 2020).
+
+    With :math:`P_i` the positives of anchor i and :math:`A_i` all others,
+
+    .. math::
+        \ell_i = \log \sum_{a \in A_i} e^{s_{ia} / \tau} - \frac{1}{|P_i|} \sum_{p \in P_i} s_{ip} / \tau
+
+    and the mean over anchors that have a positive. With one positive each it is NT-Xent.
+
+    Args:
+        temperature: :math:`\tau > 0`, in the unit of the similarity. The authors' code multiplies the loss by
+            τ / 0.07; here it does not, as in their eq. (2).
+        measure: A similarity.
+
+    Raises:
+        InputError: A temperature that is not positive, or a distance as measure.
+
+    Example:
+        >>> import numpy as np
+        >>> import nearfar as nf
+        >>> x = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
+        >>> float(nf.SupConLoss(temperature=0.5)(x, [0, 0, 1, 1]).round(4))
+        0.905
+
+    Memory: a strip of the table.
+
+    Reference:
+        Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, eq. (2). arXiv 2004.11362
+    """
+
+    temperature: float = 0.1
+    measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
+
+    kind: ClassVar[str] = "similarity"
+
+    def check(self) -> None:
+        """Temperature."""
+        check_temperature(self.temperature)
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """LSE over all minus the mean positive; weight: probability minus share."""
+        z = s / self.temperature
+        positive = xp.sum(times(xp, pair.share, z), axis=1, keepdims=True)
+        total, probability = softmax(xp, pair.among_valid(z))
+        probability -= pair.share
+        probability /= self.temperature
+        return total - positive, probability
+
+
+@dataclass(frozen=True)
+class InfoNCELoss(PairLoss):
+    r"""InfoNCE: each positive against the anchor's negatives. NT-Xent with :meth:`views`, CLIP with :meth:`aligned`.
+
+    .. math::
+        \ell_i = \frac{1}{|P_i|} \sum_{p \in P_i}
+        -\log \frac{e^{s_{ip} / \tau}}{e^{s_{ip} / \tau} + \sum_{n \in N_i} e^{s_{in} / \tau}}
+
+    and the mean over anchors that have a positive and a negative. Other positives stay out of the denominator;
+    with one positive each nothing hinges on that.
+
+    Args:
+        temperature: :math:`\tau > 0`, in the unit of the similarity.
+        measure: A similarity.
+
+    Raises:
+        InputError: A temperature that is not positive, or a distance as measure.
+
+    Example:
+        >>> import numpy as np
+        >>> import nearfar as nf
+        >>> z1 = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> z2 = np.array([[0.8, 0.6], [0.6, 0.8]])
+        >>> float(nf.InfoNCELoss(temperature=0.5).views(z1, z2).round(4))
+        0.905
+
+    Memory: a strip of the table.
+
+    References:
+        van den Oord et al. 2018, eq. (4) (arXiv 1807.03748); Chen et al., "SimCLR", ICML 2020, eq. (1);
+        Radford et al., "CLIP", ICML 2021, fig. 3.
+    """
+
+    temperature: float = 0.1
+    measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
+
+    kind: ClassVar[str] = "similarity"
+
+    def check(self) -> None:
+        """Temperature."""
+        check_temperature(self.temperature)
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """One log-odds term a positive."""
+        return _one_positive(xp, s / self.temperature, pair, self.temperature)
+
+    def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
+        """1 where the anchor has a positive and a negative."""
+        return _has_both(xp, pair, weight)
+
+
+@dataclass(frozen=True)
+class NPairLoss(PairLoss):
+    r"""Multi-class N-pair loss (Sohn 2016): InfoNCE at temperature 1 on inner products.
+
+    .. math::
+        \ell_i = \log\Big(1 + \sum_{n \in N_i} e^{\langle x_i, x_n \rangle - \langle x_i, x_i^+ \rangle}\Big)
+
+    :meth:`aligned` is the paper's batch: row i of the anchors with row i of the positives, whose other rows are the
+    negatives, in the one direction of the paper.
+
+    Args:
+        measure: A similarity; nothing is normalised by default, as in the paper (which regularises norms instead).
+
+    Example:
+        >>> import numpy as np
+        >>> import nearfar as nf
+        >>> x, y = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([[1.0, 0.5], [0.5, 1.0]])
+        >>> float(nf.NPairLoss().aligned(x, y).round(4))
+        0.3937
+
+    Memory: a strip of the table.
+
+    Reference:
+        Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", NIPS 2016, eq. (7).
+    """
+
+    measure: Similarity = Dot()  # noqa: RUF009  (frozen, without state)
+
+    kind: ClassVar[str] = "similarity"
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """One log-odds term a positive."""
+        return _one_positive(xp, s, pair, 1.0)
+
+    def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
+        """1 where the anchor has a positive and a negative."""
+        return _has_both(xp, pair, weight)
+
+    def aligned(self, left: Array, right: Array, *, engine: Engine = "auto") -> Array:
+        """The paper's batch of N pairs, anchors against positives.
+
+        Args:
+            left: One anchor a pair; shape (pairs, features).
+            right: Its positive; shape (pairs, features).
+            engine: How to run it.
+        """
+        return self._evaluate(left, right, Aligned(), engine)
+
+
+def _one_positive(xp: Namespace, z: Array, pair: Pair, temperature: float) -> tuple[Array, Array]:
+    """Each positive alone against the anchor's negatives: softplus(LSE of the negatives − logit)."""
+    against, probability = softmax(xp, pair.among(pair.negative, z))
+    odds = where(xp, pair.positive > 0, against - z, -float("inf"))
+    loss = xp.sum(times(xp, pair.share, softplus(xp, odds)), axis=1)
+    missing = times(xp, pair.share, sigmoid(xp, odds))
+    weight = probability * xp.sum(missing, axis=1, keepdims=True) - missing
+    return loss, weight / temperature
+
+
+def _has_both(xp: Namespace, pair: Pair, weight: Array) -> Any:
+    return xp.astype((pair.positive_count > 0) & (pair.negative_count > 0), weight.dtype)

@@ -159,19 +159,19 @@ def row_max(xp: Namespace, z: Array) -> Array:
     return where(xp, top != -float("inf"), top, 0.0)
 
 
-def softmax(xp: Namespace, z: Array) -> tuple[Array, Array]:
-    """Log-sum-exp of each row (a column; −inf for an empty row) and the row's probabilities (0 there).
+def softmax(xp: Namespace, z: Array, scale: float = 1.0) -> tuple[Array, Array]:
+    """Log-sum-exp of each row (a column; −inf for an empty row) and the row's probabilities (0 there) times a number.
 
-    One ``exp`` for both. Entries of −inf are outside the sum; NaN and +inf propagate.
+    One ``exp`` for both; ``z`` is overwritten. Entries of −inf are outside the sum; NaN and +inf propagate.
     """
     top = row_max(xp, z)
-    weight = z - top
-    weight = xp.exp(weight, out=weight) if is_torch(z) else xp.exp(weight)
-    total = xp.sum(weight, axis=1, keepdims=True)
+    z -= top
+    z = xp.exp(z, out=z) if hasattr(z, "__setitem__") else xp.exp(z)
+    total = xp.sum(z, axis=1, keepdims=True)
     empty = total == 0
-    weight /= where(xp, ~empty, total, 1.0)
-    log_total = xp.log(where(xp, ~empty, total, 1.0)) + top
-    return where(xp, ~empty, log_total, -float("inf")), weight
+    total = where(xp, ~empty, total, 1.0)
+    z *= scale / total
+    return where(xp, ~empty, xp.log(total) + top, -float("inf")), z
 
 
 def relu(xp: Namespace, z: Array) -> Array:
@@ -181,7 +181,7 @@ def relu(xp: Namespace, z: Array) -> Array:
 
 def times(xp: Namespace, weight: Array, value: Array) -> Array:
     """``weight · value``, 0 where the weight is 0 whatever the value."""
-    return where(xp, weight != 0, weight * value, 0.0)
+    return weight * where(xp, weight != 0, value, 0.0)
 
 
 def softplus(xp: Namespace, z: Array) -> Array:
@@ -209,6 +209,24 @@ def add_columns(a: Array, index: Array, values: Array) -> Array:
     return a
 
 
+def put_columns(a: Array, index: Array, values: Array) -> Array:
+    """``a[i, index[i, k]] = values[i, k]``; ``a`` is changed where the library allows."""
+    if is_torch(a):
+        return a.scatter_(1, index, values)
+    np.put_along_axis(a, index, values, axis=1)
+    return a
+
+
+def quiet() -> np.errstate:
+    """NumPy without warnings: infinities and NaN are carried on purpose and end in the value."""
+    return np.errstate(all="ignore")
+
+
+def on_host(a: Array) -> bool:
+    """Whether looking at a value costs no wait for a device."""
+    return str(array_api_compat.device(a)) == "cpu"
+
+
 def add_product(total: Array, left: Array, right: Array) -> None:
     """``total += left @ right`` in place."""
     if is_torch(total):
@@ -220,6 +238,6 @@ def add_product(total: Array, left: Array, right: Array) -> None:
 def add_rows(a: Array, index: Array, values: Array) -> Array:
     """``a[index[k]] += values[k]``, repeated indices adding up; ``a`` is changed where the library allows."""
     if is_torch(a):
-        return a.index_add_(0, index, values)
+        return a.index_put_((index,), values, accumulate=True)
     np.add.at(a, index, values)
     return a

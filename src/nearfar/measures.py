@@ -81,6 +81,8 @@ class Measure:
     """Base of the measures; ``kind`` is ``"similarity"`` or ``"distance"``."""
 
     kind: ClassVar[str]
+    # Whether ``pull`` reads the table again, which a loss may overwrite.
+    reads_table: ClassVar[bool] = False
 
     def prepare(self, xp: Namespace, x: Array, centre: Array | None) -> Prepared:
         """Rows as they enter the table; ``centre`` is taken off where the measure allows it."""
@@ -176,6 +178,8 @@ class Euclidean(Distance):
     A matrix product finds the far pairs; near pairs, where it would cancel, are computed from their difference.
     """
 
+    reads_table: ClassVar[bool] = True
+
     def prepare(self, xp: Namespace, x: Array, centre: Array | None) -> Prepared:
         """Rows relative to the centre, whose norms are as small as a shift can make them."""
         rows = x if centre is None else x - centre
@@ -224,10 +228,12 @@ class Euclidean(Distance):
         if near is not None:
             beside = weight[near.anchor, near.reference]
             radial[near.anchor, near.reference] = 0.0
+            felt = beside != 0
+            anchor, reference, beside = near.anchor[felt], near.reference[felt], beside[felt]
             step = max(1, GATHERED // a.given.shape[1])
-            for k in range(0, near.anchor.shape[0], step):
+            for k in range(0, anchor.shape[0], step):
                 part = slice(k, k + step)
-                i, j = near.anchor[part], near.reference[part]
+                i, j = anchor[part], reference[part]
                 unit, length = normalise(xp, a.given[i] - b.given[j])
                 force = unit * self._force(beside[part][:, None], length)
                 add_rows(into[0], i, force)
@@ -257,6 +263,8 @@ class Euclidean(Distance):
 class SquaredEuclidean(Euclidean):
     r"""Squared Euclidean distance :math:`\|x - y\|^2`."""
 
+    reads_table: ClassVar[bool] = False
+
     def _from_square(self, xp: Namespace, squared: Array) -> Array:
         return squared
 
@@ -277,6 +285,8 @@ class CosineDistance(Euclidean):
     A zero vector is at distance 1 from everything, with gradient 0.
     """
 
+    reads_table: ClassVar[bool] = False
+
     def prepare(self, xp: Namespace, x: Array, centre: Array | None) -> Prepared:
         """Unit rows; a zero row gets an extra coordinate's worth of square so that its distance is 1."""
         unit, norm = normalise(xp, x)
@@ -289,7 +299,8 @@ class CosineDistance(Euclidean):
     def table(self, xp: Namespace, a: Prepared, b: Prepared) -> Table:
         """One matrix product, and differences for the near pairs."""
         table = super().table(xp, a, b)
-        void = (a.norm[:, 0] == 0)[:, None] | (b.norm[:, 0] == 0)[None, :]
+        # The square of a prepared row is 1, or 0 for a zero vector.
+        void = (a.squares == 0)[:, None] | (b.squares == 0)[None, :]
         return Table(where(xp, ~void, table.values, 1.0), table.near)
 
     def _from_square(self, xp: Namespace, squared: Array) -> Array:

@@ -11,64 +11,103 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from nearfar._arrays import Array, Namespace, arange, as_like, integers, where, zeros
+from nearfar._arrays import (
+    Array,
+    Namespace,
+    add_columns,
+    arange,
+    as_like,
+    integers,
+    put_columns,
+    take_columns,
+    times,
+    where,
+)
 from nearfar._errors import InputError, ShapeError
 
 
-@dataclass
 class Pair:
     """The relation on one strip: anchors × references.
 
+    Positives are few, so they are a list for each anchor: ``take`` reads the table there, ``add`` writes there.
+    Negatives are nearly everything, so they are the rest of the table: ``negatives`` and ``valid`` fill the others.
+
     Attributes:
         xp: The array namespace.
-        positive: Weight of each pair as a positive, 0 where it is none; shape (anchors, references).
-        negative: Weight of each pair as a negative, 0 where it is none; shape (anchors, references).
+        index: Columns of each anchor's positives, padded; shape (anchors, longest list).
+        weight: Their weights, 0 on padding; shape (anchors, longest list).
+        positive_count: Weight of each anchor's positives, a column.
+        negative_count: Weight of each anchor's negatives, a column.
         positive_total: Weight of all positives of the whole table, a scalar.
         negative_total: Weight of all negatives of the whole table, a scalar.
-        uniform: Whether every weight is 0 or 1.
     """
 
     xp: Namespace
-    positive: Array
-    negative: Array
+    index: Array
+    weight: Array
+    positive_count: Array
+    negative_count: Array
     positive_total: Array
     negative_total: Array
-    uniform: bool = True
-
-    @cached_property
-    def positive_count(self) -> Array:
-        """Weight of each anchor's positives, a column."""
-        return self.xp.sum(self.positive, axis=1, keepdims=True)
-
-    @cached_property
-    def negative_count(self) -> Array:
-        """Weight of each anchor's negatives, a column."""
-        return self.xp.sum(self.negative, axis=1, keepdims=True)
 
     @cached_property
     def share(self) -> Array:
-        """Weight of each positive over the weight of its anchor's positives; rows sum to 1, or to 0 without one."""
-        return self.positive / where(self.xp, self.positive_count > 0, self.positive_count, 1.0)
+        """Weight of each listed positive over that of all its anchor's; sums to 1, or to 0 without a positive."""
+        return self.weight / where(self.xp, self.positive_count > 0, self.positive_count, 1.0)
 
-    def among(self, weight: Array, z: Array) -> Array:
-        """Logits of the pairs that ``weight`` admits: ``z + log(weight)``, −inf elsewhere."""
+    def take(self, table: Array) -> Array:
+        """The table at the listed positives."""
+        return take_columns(self.xp, table, self.index)
+
+    def add(self, table: Array, values: Array) -> Array:
+        """The table with ``values`` added at the listed positives (0 on padding)."""
+        return add_columns(table, self.index, values)
+
+    def negatives(self, table: Array, otherwise: float) -> Array:
+        """The table, with a number where a pair is no negative; may change ``table``."""
+        raise NotImplementedError
+
+    def weigh(self, table: Array) -> Array:
+        """The table times the weight of each negative; what is no negative is already 0 there."""
+        raise NotImplementedError
+
+    def negative_logits(self, logits: Array) -> Array:
+        """Logits of the negatives, plus the log of their weights; −inf elsewhere; may change ``logits``."""
+        raise NotImplementedError
+
+    def valid_logits(self, logits: Array) -> Array:
+        """Logits of positives and negatives, plus the log of their weights; −inf elsewhere; may change ``logits``."""
+        raise NotImplementedError
+
+
+class _MaskPair(Pair):
+    """A strip of weights given one by one."""
+
+    def __init__(self, xp: Namespace, positive: Array, negative: Array, totals: tuple[Array, Array]) -> None:
+        self.xp, self._positive, self._negative = xp, positive, negative
+        self.positive_total, self.negative_total = totals
+        self.positive_count = xp.sum(positive, axis=1, keepdims=True)
+        self.negative_count = xp.sum(negative, axis=1, keepdims=True)
+        order = xp.argsort(xp.astype(positive != 0, xp.int8), axis=1, descending=True, stable=True)
+        lengths = xp.sum(xp.astype(positive != 0, xp.int64), axis=1)
+        self.index = order[:, : int(xp.max(lengths)) if positive.shape[0] else 0]
+        self.weight = take_columns(xp, positive, self.index)
+
+    def negatives(self, table: Array, otherwise: float) -> Array:
+        return where(self.xp, self._negative != 0, table, otherwise)
+
+    def weigh(self, table: Array) -> Array:
+        return times(self.xp, self._negative, table)
+
+    def negative_logits(self, logits: Array) -> Array:
+        return self._weighed(logits, self._negative)
+
+    def valid_logits(self, logits: Array) -> Array:
+        return self._weighed(logits, self._positive + self._negative)
+
+    def _weighed(self, logits: Array, weight: Array) -> Array:
         xp = self.xp
-        if not self.uniform:
-            z = z + xp.log(where(xp, weight > 0, weight, 1.0))
-        return where(xp, weight > 0, z, -float("inf"))
-
-    def among_valid(self, z: Array) -> Array:
-        """Logits of all positives and negatives, −inf for pairs that are ignored."""
-        return self.among(self.positive + self.negative, z)
-
-    @cached_property
-    def positive_list(self) -> tuple[Array, Array]:
-        """Column indices of each anchor's positives, padded, and their weights (0 on padding)."""
-        xp = self.xp
-        longest = int(xp.max(xp.sum(xp.astype(self.positive > 0, xp.int64), axis=1))) if self.positive.shape[0] else 0
-        order = xp.argsort(xp.astype(self.positive > 0, xp.int8), axis=1, descending=True, stable=True)
-        index = order[:, :longest]
-        return index, xp.take_along_axis(self.positive, index, axis=1)
+        return where(xp, weight != 0, logits + xp.log(where(xp, weight != 0, weight, 1.0)), -float("inf"))
 
 
 class BoundRelation(Protocol):
@@ -86,7 +125,9 @@ class Relation(Protocol):
         """Check shapes against the table and prepare; ``references`` is None for a batch against itself."""
         ...
 
-    def kept(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Relation, Array | None, Array | None]:
+    def kept(
+        self, xp: Namespace, anchors: Array, references: Array | None
+    ) -> tuple[Relation, Array | None, Array | None]:
         """The relation without ignored items, and the indices of the anchors and references that stay (None: all)."""
         ...
 
@@ -122,7 +163,7 @@ class Labels:
             other = integers(xp, self.reference_labels, "reference_labels", anchors, book)
             _expect_count("reference_labels", other, references)
         ignore = book.get(self.ignore) if book or isinstance(self.ignore, str) else self.ignore
-        return own, other, ignore  # type: ignore[return-value]
+        return own, other, ignore
 
     def kept(
         self, xp: Namespace, anchors: Array, references: Array | None
@@ -152,80 +193,58 @@ def _expect_count(name: str, codes: Array, items: Array) -> None:
 
 
 class BoundLabels:
-    """Labels tied to a table; counts come from sorted labels, never from the table."""
+    """Labels tied to a table; lists and counts come from sorted labels, never from the table."""
 
     def __init__(self, xp: Namespace, own: Array, other: Array, is_self: bool, like: Array) -> None:
-        self.xp, self.own, self.other, self.is_self, self.like = xp, own, other, is_self, like
-        ordered = xp.sort(other)
-        first = xp.searchsorted(ordered, own, side="left")
-        same = xp.searchsorted(ordered, own, side="right") - first
-        positives = same - 1 if is_self else same
-        self.positive_counts = xp.astype(positives, like.dtype)
-        self.negative_counts = xp.astype(other.shape[0] - same, like.dtype)
-        self.positive_total = xp.sum(xp.astype(positives, xp.float64))
-        self.negative_total = xp.sum(xp.astype(other.shape[0] - same, xp.float64))
-        self._order = xp.argsort(other, stable=True)
-        self._first, self._same = first, same
+        self.xp, self.own, self.is_self, self.like = xp, own, is_self, like
+        self.order = xp.argsort(other, stable=True)
+        ordered = other[self.order]
+        self.first = xp.searchsorted(ordered, own, side="left")
+        self.same = xp.searchsorted(ordered, own, side="right") - self.first
+        self.positives = self.same - 1 if is_self else self.same
+        self.negatives = other.shape[0] - self.same
+        self.totals = xp.sum(xp.astype(self.positives, xp.float64)), xp.sum(xp.astype(self.negatives, xp.float64))
+        self.longest = int(xp.max(self.same)) if own.shape[0] and other.shape[0] else 0
 
     def strip(self, start: int, stop: int) -> Pair:
-        """Compare labels on the strip."""
-        pair = _LabelPair(self.xp, None, None, self.positive_total, self.negative_total)
-        pair.bound, pair.rows = self, slice(start, stop)
-        return pair
+        """The lists of the strip's anchors."""
+        return _LabelPair(self, slice(start, stop))
 
 
 class _LabelPair(Pair):
-    """A strip of a label relation, each mask made when first asked for."""
+    """A strip of a label relation: every pair that is not listed is a negative of weight 1."""
 
-    bound: BoundLabels
-    rows: slice
-
-    def __init__(self, xp: Namespace, positive: Any, negative: Any, positive_total: Array, negative_total: Array) -> None:
-        self.xp, self.positive_total, self.negative_total, self.uniform = xp, positive_total, negative_total, True
-
-    @cached_property
-    def _same(self) -> Array:
-        return self.bound.own[self.rows, None] == self.bound.other[None, :]
-
-    @cached_property
-    def positive(self) -> Array:  # type: ignore[override]
-        positive = self.xp.astype(self._same, self.bound.like.dtype)
-        return self._without_self(positive, 0.0)
-
-    @cached_property
-    def negative(self) -> Array:  # type: ignore[override]
-        return self.xp.astype(~self._same, self.bound.like.dtype)
-
-    @cached_property
-    def positive_count(self) -> Array:
-        return self.bound.positive_counts[self.rows, None]
-
-    @cached_property
-    def negative_count(self) -> Array:
-        return self.bound.negative_counts[self.rows, None]
-
-    def among_valid(self, z: Array) -> Array:
-        return self._without_self(z, -float("inf"))
-
-    def _without_self(self, z: Array, fill: float) -> Array:
-        """Every pair but an anchor with itself; ``z`` belongs to the strip and is changed in place."""
-        if self.bound.is_self:
-            rows = arange(self.xp, z.shape[0], z)
-            z[rows, rows + self.rows.start] = fill
-        return z
-
-    @cached_property
-    def positive_list(self) -> tuple[Array, Array]:
-        xp, bound = self.xp, self.bound
-        first, same = bound._first[self.rows, None], bound._same[self.rows, None]
-        longest = int(xp.max(same)) if same.shape[0] else 0
-        place = arange(xp, longest, bound.own)[None, :]
-        inside = place < same
-        index = bound._order[xp.where(inside, first + place, xp.zeros_like(first))]
+    def __init__(self, bound: BoundLabels, rows: slice) -> None:
+        xp = self.xp = bound.xp
+        self._rows, self._is_self = rows, bound.is_self
+        self.positive_total, self.negative_total = bound.totals
+        self.positive_count = xp.astype(bound.positives[rows, None], bound.like.dtype)
+        self.negative_count = xp.astype(bound.negatives[rows, None], bound.like.dtype)
+        first, self._same = bound.first[rows, None], bound.same[rows, None]
+        place = arange(xp, bound.longest, bound.own)[None, :]
+        inside = place < self._same
+        # Padding repeats the first of the class; a class without references points at column 0.
+        column = xp.where(inside, first + place, xp.where(self._same > 0, first, xp.zeros_like(first)))
+        self.index = bound.order[column] if bound.longest else column
         if bound.is_self:
-            anchor = arange(xp, bound.own.shape[0], bound.own)[self.rows, None]
-            inside = inside & (index != anchor)
-        return index, xp.astype(inside, bound.like.dtype)
+            inside = inside & (self.index != arange(xp, bound.own.shape[0], bound.own)[rows, None])
+        self.weight = xp.astype(inside, bound.like.dtype)
+
+    def negatives(self, table: Array, otherwise: float) -> Array:
+        here = where(self.xp, self._same == 0, self.take(table), otherwise)
+        return put_columns(table, self.index, here)
+
+    def weigh(self, table: Array) -> Array:
+        return table
+
+    def negative_logits(self, logits: Array) -> Array:
+        return self.negatives(logits, -float("inf"))
+
+    def valid_logits(self, logits: Array) -> Array:
+        if self._is_self:
+            rows = arange(self.xp, logits.shape[0], logits)
+            logits[rows, rows + self._rows.start] = -float("inf")
+        return logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,19 +289,21 @@ class BoundMask:
 
     def __init__(self, xp: Namespace, positive: Array, negative: Array) -> None:
         self.xp, self.positive, self.negative = xp, positive, negative
-        self.totals = xp.sum(positive, dtype=xp.float64), xp.sum(negative, dtype=xp.float64)
+        self.totals = _totals(xp, positive, negative)
 
     def strip(self, start: int, stop: int) -> Pair:
         """Cut the rows of the strip."""
         rows = slice(start, stop)
-        return Pair(self.xp, self.positive[rows], self.negative[rows], *self.totals, uniform=False)
+        return _MaskPair(self.xp, self.positive[rows], self.negative[rows], self.totals)
 
 
 @dataclass(frozen=True)
 class Aligned:
     """Row i of the anchors matches row i of the references, and nothing else."""
 
-    def kept(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Aligned, Array | None, Array | None]:
+    def kept(
+        self, xp: Namespace, anchors: Array, references: Array | None
+    ) -> tuple[Aligned, Array | None, Array | None]:
         """All items stay."""
         return _all_kept(self)
 
@@ -316,5 +337,8 @@ class Rows:
                 f"expected one answer for each of {tuple(table.shape)} pairs, got {tuple(positive.shape)}; "
                 "give one 0/1 label a row"
             )
-        total = zeros(xp, (), table, xp.float64)
-        return Pair(xp, positive, negative, total + xp.sum(positive), total + xp.sum(negative), uniform=False)
+        return _MaskPair(xp, positive, negative, _totals(xp, positive, negative))
+
+
+def _totals(xp: Namespace, positive: Array, negative: Array) -> tuple[Array, Array]:
+    return xp.sum(positive, dtype=xp.float64), xp.sum(negative, dtype=xp.float64)

@@ -34,13 +34,13 @@ Engine: TypeAlias = "str | Strips"
 
 def height(engine: Engine, task: Task) -> int:
     """How many anchors a strip takes: ``"auto"`` by size, ``"dense"`` all at once, or :class:`Strips`."""
-    anchors = max(task.anchors.shape[0], 1)
+    anchors = max(int(task.anchors.shape[0]), 1)
     if isinstance(engine, Strips):
         return engine.rows
     if engine == "dense":
         return anchors
     if engine == "auto":
-        references = anchors if task.references is None else max(task.references.shape[0], 1)
+        references = anchors if task.references is None else max(int(task.references.shape[0]), 1)
         return min(anchors, max(16, STRIP // references))
     raise InputError(f"expected engine to be 'auto', 'dense' or engine.Strips(rows), got {engine!r}; leave it out")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from nearfar._arrays import Array, Namespace, where, zeros
+from nearfar._arrays import Array, Namespace, on_host, quiet, where, zeros
 from nearfar.measures import Measure
 from nearfar.relations import Pair, Relation, Rows
 
@@ -61,6 +61,10 @@ class Task:
 
         ``upstream`` is the gradient of each anchor's own loss; without it the gradient is that of the mean.
         """
+        with quiet():
+            return self._run(height, gradient, upstream)
+
+    def _run(self, height: int, gradient: bool, upstream: Array | None) -> Outcome:
         if isinstance(self.relation, Rows):
             return _run_rows(self, self.relation, gradient, upstream)
         relation, rows, columns = self.relation.kept(self.xp, self.anchors, self.references)
@@ -69,7 +73,7 @@ class Task:
         references = None if self.references is None else self.references[columns]
         task = Task(self.loss, self.xp, self.anchors[rows], references, relation)
         part = upstream if upstream is None else upstream[rows]
-        return _spread(self, task.run(height, gradient, part), rows, columns)
+        return _spread(self, task._run(height, gradient, part), rows, columns)
 
 
 def _spread(task: Task, kept: Outcome, rows: Array, columns: Array | None) -> Outcome:
@@ -99,15 +103,16 @@ def _run_strips(task: Task, relation: Relation, height: int, gradient: bool, ups
     centre = _centre(xp, task.anchors if task.references is None else task.references)
     a = loss.measure.prepare(xp, task.anchors, centre)
     b = a if task.references is None else loss.measure.prepare(xp, task.references, centre)
-    grad_a = xp.zeros_like(a.rows) if gradient else None
-    grad_b = (grad_a if b is a else xp.zeros_like(b.rows)) if gradient else None
+    grad_a = xp.zeros_like(a.rows) if gradient else a.rows
+    grad_b = grad_a if b is a else xp.zeros_like(b.rows) if gradient else b.rows
     losses, terms = zeros(xp, (count,), a.rows), zeros(xp, (count,), a.rows, xp.float64)
     for start in range(0, count, height):
         stop = min(start + height, count)
         part = slice(start, stop)
         strip, pair = a.strip(start, stop), bound.strip(start, stop)
         table = loss.measure.table(xp, strip, b)
-        losses[part], weight, terms[part] = _rule(loss, xp, table.values, pair)
+        values = xp.asarray(table.values, copy=True) if loss.measure.reads_table else table.values
+        losses[part], weight, terms[part] = _rule(loss, xp, values, pair)
         if gradient:
             if upstream is not None:
                 weight = weight * _per_term(xp, upstream[part], terms[part])
@@ -127,13 +132,10 @@ def _run_rows(task: Task, relation: Rows, gradient: bool, upstream: Array | None
     given = task.references is None
     values = task.anchors if given else measure.rows(xp, task.anchors, task.references)
     pair = relation.strip_of(xp, values)
-    losses, weight, terms = _rule(loss, xp, values, pair)
+    losses, weight, terms = _rule(loss, xp, xp.asarray(values, copy=True), pair)
     gradients: tuple[Array | None, Array | None] = (None, None)
     if gradient:
-        if upstream is not None:
-            weight = weight * _per_term(xp, upstream, terms)
-        else:
-            weight = _over(xp, weight, xp.sum(terms))
+        weight = weight * _per_term(xp, upstream, terms) if upstream is not None else _over(xp, weight, xp.sum(terms))
         gradients = (weight, None) if given else measure.pull_rows(xp, values, weight, task.anchors, task.references)
     return Outcome(*_means(xp, losses, terms), gradients)
 
@@ -143,8 +145,10 @@ def _rule(loss: Rule, xp: Namespace, values: Array, pair: Pair) -> tuple[Array, 
     losses, weight = loss.strip(xp, values, pair)
     losses = xp.reshape(losses, (-1,))
     terms = xp.reshape(loss.terms(xp, pair, weight), (-1,))
-    counts = terms > 0
-    return where(xp, counts, losses, 0.0), where(xp, counts[:, None], weight, 0.0), xp.astype(terms, xp.float64)
+    counts, terms = terms > 0, xp.astype(terms, xp.float64)
+    if on_host(terms) and bool(xp.all(counts)):
+        return losses, weight, terms
+    return where(xp, counts, losses, 0.0), where(xp, counts[:, None], weight, 0.0), terms
 
 
 def _per_term(xp: Namespace, upstream: Array, terms: Array) -> Array:

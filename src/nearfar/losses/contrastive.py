@@ -66,15 +66,17 @@ class ContrastiveLoss(PairLoss):
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """Sum of each anchor's pairs."""
-        gap = relu(xp, self.margin - s)
-        near, pull = _power(xp, s, self.powers[0])
+        near, pull = _power(xp, pair.take(s), self.powers[0])
+        gap = pair.negatives(relu(xp, self.margin - s), 0.0)
         far, push = _power(xp, gap, self.powers[1])
-        positive, negative = pair.positive * self.factors[0], pair.negative * self.factors[1]
+        up, down = self.factors
         if self.balanced:
-            positive = positive / _at_least_one(xp, pair.positive_total, s)
-            negative = negative / _at_least_one(xp, pair.negative_total, s)
-        loss = xp.sum(times(xp, positive, near) + times(xp, negative, far), axis=1)
-        return loss, times(xp, positive, pull) - times(xp, negative, push)
+            up = up / _at_least_one(xp, pair.positive_total, s)
+            down = down / _at_least_one(xp, pair.negative_total, s)
+        loss = up * xp.sum(times(xp, pair.weight, near), axis=1) + down * xp.sum(pair.weigh(far), axis=1)
+        weight = pair.weigh(push)
+        weight *= -down
+        return loss, pair.add(weight, up * times(xp, pair.weight, pull))
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """Each pair is a term; with ``balanced`` all anchors together make one."""

@@ -59,10 +59,10 @@ class CrossEntropyLoss(PairLoss):
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """LSE over the classes minus the own class; weight: probability minus one-hot."""
-        z = s / self.temperature
-        positive = xp.sum(times(xp, pair.share, z), axis=1, keepdims=True)
-        total, probability = softmax(xp, pair.among_valid(z))
-        return total - positive, (probability - pair.share) / self.temperature
+        s /= self.temperature
+        positive = xp.sum(times(xp, pair.share, pair.take(s)), axis=1, keepdims=True)
+        total, weight = softmax(xp, pair.valid_logits(s), 1 / self.temperature)
+        return total - positive, pair.add(weight, -pair.share / self.temperature)
 
     def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto") -> Array:
         """Binary cross-entropy of given pairs: :meth:`BinaryCrossEntropyLoss.pairs`."""
@@ -147,9 +147,12 @@ class BinaryCrossEntropyLoss(PairLoss):
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """Log-loss of each pair."""
         z = s / self.temperature
-        loss = times(xp, pair.positive, softplus(xp, -z)) + times(xp, pair.negative, softplus(xp, z))
-        weight = times(xp, pair.negative, sigmoid(xp, z)) - times(xp, pair.positive, sigmoid(xp, -z))
-        return xp.sum(loss, axis=1), weight / self.temperature
+        positive = pair.take(z)
+        z = pair.negatives(z, -float("inf"))
+        pull = times(xp, pair.weight, sigmoid(xp, -positive))
+        loss = xp.sum(times(xp, pair.weight, softplus(xp, -positive)), axis=1)
+        loss = loss + xp.sum(pair.weigh(softplus(xp, z)), axis=1)
+        return loss, pair.add(pair.weigh(sigmoid(xp, z)), -pull) / self.temperature
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """Each pair is a term."""

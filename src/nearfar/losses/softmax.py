@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, sigmoid, softmax, softplus, times, where
+from nearfar._arrays import Array, Namespace, sigmoid, softmax, softplus, times
 from nearfar._errors import InputError
 from nearfar.engine import Engine
 from nearfar.losses.base import PairLoss
@@ -43,7 +43,7 @@ class SupConLoss(PairLoss):
         >>> import nearfar as nf
         >>> x = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
         >>> float(nf.SupConLoss(temperature=0.5)(x, [0, 0, 1, 1]).round(4))
-        0.905
+        0.8707
 
     Memory: a strip of the table.
 
@@ -62,12 +62,10 @@ class SupConLoss(PairLoss):
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """LSE over all minus the mean positive; weight: probability minus share."""
-        z = s / self.temperature
-        positive = xp.sum(times(xp, pair.share, z), axis=1, keepdims=True)
-        total, probability = softmax(xp, pair.among_valid(z))
-        probability -= pair.share
-        probability /= self.temperature
-        return total - positive, probability
+        s /= self.temperature
+        positive = xp.sum(times(xp, pair.share, pair.take(s)), axis=1, keepdims=True)
+        total, weight = softmax(xp, pair.valid_logits(s), 1 / self.temperature)
+        return total - positive, pair.add(weight, -pair.share / self.temperature)
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class InfoNCELoss(PairLoss):
         >>> z1 = np.array([[1.0, 0.0], [0.0, 1.0]])
         >>> z2 = np.array([[0.8, 0.6], [0.6, 0.8]])
         >>> float(nf.InfoNCELoss(temperature=0.5).views(z1, z2).round(4))
-        0.905
+        0.8707
 
     Memory: a strip of the table.
 
@@ -114,7 +112,8 @@ class InfoNCELoss(PairLoss):
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """One log-odds term a positive."""
-        return _one_positive(xp, s / self.temperature, pair, self.temperature)
+        s /= self.temperature
+        return _one_positive(xp, s, pair, self.temperature)
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """1 where the anchor has a positive and a negative."""
@@ -172,12 +171,13 @@ class NPairLoss(PairLoss):
 
 def _one_positive(xp: Namespace, z: Array, pair: Pair, temperature: float) -> tuple[Array, Array]:
     """Each positive alone against the anchor's negatives: softplus(LSE of the negatives − logit)."""
-    against, probability = softmax(xp, pair.among(pair.negative, z))
-    odds = where(xp, pair.positive > 0, against - z, -float("inf"))
+    positive = pair.take(z)
+    against, weight = softmax(xp, pair.negative_logits(z), 1 / temperature)
+    odds = against - positive
     loss = xp.sum(times(xp, pair.share, softplus(xp, odds)), axis=1)
     missing = times(xp, pair.share, sigmoid(xp, odds))
-    weight = probability * xp.sum(missing, axis=1, keepdims=True) - missing
-    return loss, weight / temperature
+    weight *= xp.sum(missing, axis=1, keepdims=True)
+    return loss, pair.add(weight, -missing / temperature)
 
 
 def _has_both(xp: Namespace, pair: Pair, weight: Array) -> Any:

@@ -91,7 +91,7 @@ class TripletLoss(PairLoss):
             return self._hard(xp, s, pair)
         if self.mining == "semihard":
             return self._semihard(xp, s, pair)
-        if self.soft or pair.positive_list[0].shape[1] <= FEW:
+        if self.soft or pair.index.shape[1] <= FEW:
             return self._all_by_positive(xp, s, pair)
         return _all_by_search(xp, s, pair, self.margin)
 
@@ -99,7 +99,7 @@ class TripletLoss(PairLoss):
         """Each selected triplet is a term."""
         positives, negatives = pair.positive_count, pair.negative_count
         if self.active_only:
-            return xp.sum(times(xp, pair.positive, weight / _nonzero(xp, pair.positive)) * pair.positive, axis=1)
+            return xp.sum(pair.take(weight), axis=1)
         if self.mining == "all":
             return positives * negatives
         exists = xp.astype(negatives > 0, weight.dtype)
@@ -124,53 +124,57 @@ class TripletLoss(PairLoss):
 
     def _one(self, xp: Namespace, difference: Array) -> tuple[Array, Array]:
         """Loss of triplets and its derivative by ``d_ap − d_an``."""
-        z = difference + self.margin
+        difference += self.margin
         if self.soft:
-            return softplus(xp, z), sigmoid(xp, z)
-        return relu(xp, z), where(xp, ~(z <= 0), xp.ones_like(z), 0.0)
+            return softplus(xp, difference), sigmoid(xp, difference)
+        return relu(xp, difference), xp.astype(~(difference <= 0), difference.dtype)
 
     def _hard(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
-        inside = where(xp, pair.positive > 0, d, -INF)
-        outside = where(xp, pair.negative > 0, d, INF)
-        if d.shape[1] == 0:
-            return xp.sum(d, axis=1), d
-        farthest, nearest = xp.argmax(inside, axis=1)[:, None], xp.argmin(outside, axis=1)[:, None]
-        difference = take_columns(xp, d, farthest) - take_columns(xp, d, nearest)
+        if pair.index.shape[1] == 0:
+            return xp.sum(pair.weight, axis=1), xp.zeros_like(d)
+        inside = where(xp, pair.weight > 0, pair.take(d), -INF)
+        farthest = take_columns(xp, pair.index, xp.argmax(inside, axis=1)[:, None])
+        outside = pair.negatives(d, INF)
+        nearest = xp.argmin(outside, axis=1)[:, None]
+        difference = xp.max(inside, axis=1, keepdims=True) - take_columns(xp, outside, nearest)
         loss, slope = self._one(xp, difference)
         weight = add_columns(xp.zeros_like(d), farthest, slope)
         return loss, add_columns(weight, nearest, -slope)
 
     def _semihard(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
-        index, share = pair.positive_list
         weight, loss = xp.zeros_like(d), zeros(xp, (d.shape[0], 1), d)
-        outside = where(xp, pair.negative > 0, d, INF)
-        inside = where(xp, pair.negative > 0, d, -INF)
-        for r in range(index.shape[1]):
-            column, times_counted = index[:, r : r + 1], share[:, r : r + 1]
-            positive = take_columns(xp, d, column)
-            beyond = where(xp, outside > positive, outside, INF)
-            nearest, last = xp.argmin(beyond, axis=1)[:, None], xp.argmax(inside, axis=1)[:, None]
-            chosen = xp.where(xp.min(beyond, axis=1, keepdims=True) < INF, nearest, last)
-            value, slope = self._one(xp, positive - take_columns(xp, d, chosen))
-            loss += times(xp, times_counted, value)
-            slope = times(xp, times_counted, slope)
-            weight = add_columns(add_columns(weight, column, slope), chosen, -slope)
+        positives = pair.take(d)
+        if pair.index.shape[1] == 0:
+            return loss, weight
+        farthest = xp.argmax(pair.negatives(d, -INF), axis=1)[:, None]
+        last = take_columns(xp, d, farthest)
+        outside = pair.negatives(d, INF)
+        for r in range(pair.index.shape[1]):
+            column, counted, positive = pair.index[:, r : r + 1], pair.weight[:, r : r + 1], positives[:, r : r + 1]
+            beyond = where(xp, ~(outside <= positive), outside, INF)
+            nearest = xp.argmin(beyond, axis=1)[:, None]
+            found = take_columns(xp, beyond, nearest)
+            fallback = found == INF
+            value, slope = self._one(xp, positive - xp.where(fallback, last, found))
+            loss += times(xp, counted, value)
+            slope = times(xp, counted, slope)
+            weight = add_columns(weight, column, slope)
+            weight = add_columns(weight, xp.where(fallback, farthest, nearest), -slope)
         return loss, weight
 
     def _all_by_positive(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
         """One pass over the strip for each positive."""
-        index, share = pair.positive_list
         loss, push = zeros(xp, (d.shape[0], 1), d), xp.zeros_like(d)
-        pull = zeros(xp, tuple(index.shape), d)
-        outside = where(xp, pair.negative > 0, d, INF)
-        for r in range(index.shape[1]):
-            column, counted = index[:, r : r + 1], share[:, r : r + 1]
-            value, slope = self._one(xp, take_columns(xp, d, column) - outside)
-            value, slope = times(xp, pair.negative, value), times(xp, pair.negative, slope)
+        positives, pull = pair.take(d), xp.zeros_like(pair.weight)
+        outside = pair.negatives(d, INF)
+        for r in range(pair.index.shape[1]):
+            counted = pair.weight[:, r : r + 1]
+            value, slope = self._one(xp, positives[:, r : r + 1] - outside)
+            value, slope = pair.weigh(value), pair.weigh(slope)
             loss += times(xp, counted, xp.sum(value, axis=1, keepdims=True))
             pull[:, r : r + 1] = times(xp, counted, xp.sum(slope, axis=1, keepdims=True))
-            push += times(xp, counted, slope)
-        return loss, add_columns(-push, index, pull)
+            push -= times(xp, counted, slope)
+        return loss, pair.add(push, pull)
 
 
 def _all_by_search(xp: Namespace, d: Array, pair: Pair, margin: float) -> tuple[Array, Array]:
@@ -180,21 +184,21 @@ def _all_by_search(xp: Namespace, d: Array, pair: Pair, margin: float) -> tuple[
     number and sum come from the place k of the first. The predicate is the hinge's own, ``(v − d) + m > 0``, which is
     monotone in v, so that the set of triplets is the one of the triple loop, bit for bit.
     """
-    index, counted = pair.positive_list
-    v = where(xp, counted > 0, take_columns(xp, d, index), -INF)
+    v = where(xp, pair.weight > 0, pair.take(d), -INF)
     order = xp.argsort(v, axis=1)
-    v, counted = take_columns(xp, v, order), take_columns(xp, counted, order)
+    v, counted = take_columns(xp, v, order), take_columns(xp, pair.weight, order)
+    d = pair.negatives(d, INF)
     first = _first_active(xp, v, d, margin)
     tail_weight, tail_sum = _tails(xp, counted), _tails(xp, times(xp, counted, v))
     active = take_columns(xp, tail_weight, first)
-    value = take_columns(xp, tail_sum, first) - active * (xp.astype(d, xp.float64) - margin)
-    loss = xp.sum(times(xp, pair.negative, where(xp, active != 0, value, 0.0)), axis=1)
-    push = times(xp, pair.negative, xp.astype(active, d.dtype))
+    value = take_columns(xp, tail_sum, first) - times(xp, active, xp.astype(d, xp.float64) - margin)
+    loss = xp.sum(pair.weigh(xp.astype(value, d.dtype)), axis=1)
+    push = pair.weigh(xp.astype(active, d.dtype))
     # A positive is active against the negatives whose first active place is not behind it.
-    found = zeros(xp, (d.shape[0], v.shape[1] + 1), d)
-    against = xp.cumulative_sum(add_columns(found, first, pair.negative), axis=1)[:, :-1]
-    pull = times(xp, counted, against)
-    return xp.astype(loss, d.dtype), add_columns(-push, take_columns(xp, index, order), pull)
+    ones = pair.weigh(xp.astype(d != INF, d.dtype))
+    found = add_columns(zeros(xp, (d.shape[0], v.shape[1] + 1), d), first, ones)
+    pull = times(xp, counted, xp.cumulative_sum(found, axis=1)[:, :-1])
+    return loss, add_columns(-push, take_columns(xp, pair.index, order), pull)
 
 
 def _first_active(xp: Namespace, v: Array, d: Array, margin: float) -> Array:
@@ -217,8 +221,3 @@ def _tails(xp: Namespace, values: Array) -> Array:
     wide = xp.astype(values, xp.float64)
     sums = xp.flip(xp.cumulative_sum(xp.flip(wide, axis=1), axis=1), axis=1)
     return xp.concat([sums, xp.zeros_like(sums[:, :1])], axis=1)
-
-
-def _nonzero(xp: Namespace, a: Array) -> Array:
-    return where(xp, a != 0, a, 1.0)
-

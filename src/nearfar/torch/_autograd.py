@@ -26,7 +26,7 @@ class _Value(torch.autograd.Function):
         return cast("torch.Tensor", narrow(outcome.value, anchors))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
         gradients = (
             None if g is None or not needed else narrow(g * upstream.to(g.dtype), upstream)
@@ -44,7 +44,7 @@ class _PerAnchor(torch.autograd.Function):
         return cast("torch.Tensor", narrow(run(False, None).per_anchor, anchors))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
         wide = upstream.to(torch.float64 if upstream.dtype == torch.float64 else torch.float32)
         outcome = ctx.run(True, wide)
@@ -57,5 +57,5 @@ class _PerAnchor(torch.autograd.Function):
 
 def apply(run: Run, anchors: torch.Tensor, references: torch.Tensor | None, per_anchor: bool) -> torch.Tensor:
     """The loss (or each anchor's loss) as a tensor of the caller's graph."""
-    function = _PerAnchor if per_anchor else _Value
+    function: Any = _PerAnchor if per_anchor else _Value
     return cast("torch.Tensor", function.apply(run, anchors, references))

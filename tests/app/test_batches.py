@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nearfar import InputError, ShapeError
+from nearfar.app.batches import batch_indices
+
+LABELS = np.array([4, 0, 0, 7, 0, 2, 2, 7, 0, 7, 7, 7, 5, 5, 5, -1, -1])  # class 4 has one item
+
+
+def classes_of(batch: np.ndarray) -> list[int]:
+    return [int(c) for c in LABELS[batch]]
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_batch_holds_P_classes_of_K_items_each(step: int) -> None:
+    batch = batch_indices(LABELS, P=3, K=2, seed=1, step=step)
+    assert batch.dtype == np.int64
+    assert len(set(batch.tolist())) == 6
+    found = classes_of(batch)
+    assert found[0::2] == found[1::2]
+    assert len(set(found)) == 3
+
+
+def test_it_is_a_function_of_seed_and_step_alone() -> None:
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    once = [batch_indices(LABELS, 3, 2, 11, step).tolist() for step in (5, 0, 9)]
+    again = [batch_indices(list(LABELS), 3, 2, 11, step).tolist() for step in (9, 5, 0)]
+    assert once == [again[1], again[2], again[0]]
+    assert once[0] != once[1]
+    assert batch_indices(LABELS, 3, 2, 12, 5).tolist() != once[0]
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+
+
+def test_a_class_of_one_and_ignored_items_never_appear() -> None:
+    seen = {int(i) for step in range(200) for i in batch_indices(LABELS, 2, 3, 0, step)}
+    assert seen == set(range(1, 15))  # every other item does
+
+
+def test_a_small_class_repeats_its_items_evenly_and_a_large_one_never() -> None:
+    for step in range(40):
+        batch = batch_indices(LABELS, P=4, K=5, seed=3, step=step)
+        for label, size in ((0, 4), (7, 5), (2, 2), (5, 3)):
+            mine = batch[LABELS[batch] == label]
+            counts = np.unique(mine, return_counts=True)[1]
+            assert len(mine) == 5
+            assert len(counts) == min(size, 5)
+            assert counts.max() - counts.min() <= 1
+
+
+def test_fewer_classes_than_P_are_all_used() -> None:
+    assert sorted(set(classes_of(batch_indices(LABELS, P=50, K=2, seed=0, step=1)))) == [0, 2, 5, 7]
+
+
+def test_classes_are_equally_frequent_whatever_their_size() -> None:
+    draws = 1500
+    counts = dict.fromkeys((0, 2, 5, 7), 0)
+    for step in range(draws):
+        for label in set(classes_of(batch_indices(LABELS, 2, 2, 8, step))):
+            counts[label] += 1
+    chi_square = sum((n - draws / 2) ** 2 / (draws / 2) for n in counts.values())
+    assert chi_square < 16.3  # 99.9 % of 3 degrees of freedom
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"P": 1}, InputError, "expected P of at least 2, got 1"),
+        ({"K": 1}, InputError, "expected K of at least 2, got 1"),
+        ({"seed": -1}, InputError, "expected seed of at least 0"),
+        ({"step": -1}, InputError, "expected step of at least 0"),
+        ({"labels": [[0, 1]]}, ShapeError, "expected labels of shape"),
+        ({"labels": [0, 0, 1]}, InputError, "at least two classes with two or more items, got 1"),
+        ({"labels": []}, InputError, "got 0"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(change: dict, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        batch_indices(**{"labels": LABELS, "P": 2, "K": 2, "seed": 0, "step": 0, **change})

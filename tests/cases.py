@@ -1,0 +1,150 @@
+"""Every loss with the hyper-parameters and measures the contracts run it on, and how a case is called."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import oracles
+import torch
+
+import nearfar as nf
+
+SIMILARITIES = (nf.Cosine(), nf.Dot())
+DISTANCES = (nf.Euclidean(), nf.SquaredEuclidean(), nf.CosineDistance(), nf.Manhattan())
+
+VARIANTS = {
+    "ContrastiveLoss": [
+        nf.ContrastiveLoss(margin=1.3),
+        nf.ContrastiveLoss(margin=0.9, balanced=True),
+        nf.ContrastiveLoss(margin=1.1, powers=(1, 1), factors=(1.0, 0.7)),
+        nf.ContrastiveLoss(margin=1.1, powers=(1, 2), balanced=True),
+    ],
+    "TripletLoss": [
+        nf.TripletLoss(margin=0.3),
+        nf.TripletLoss(margin=0.3, active_only=True),
+        nf.TripletLoss(margin=0.1, soft=True),
+        nf.TripletLoss(margin=0.3, mining="hard"),
+        nf.TripletLoss(margin=0.3, mining="hard", active_only=True),
+        nf.TripletLoss(margin=0.0, mining="hard", soft=True),
+        nf.TripletLoss(margin=0.3, mining="semihard"),
+        nf.TripletLoss(margin=0.1, mining="semihard", soft=True),
+        nf.TripletLoss(margin=0.3, mining="semihard", active_only=True),
+    ],
+    "InfoNCELoss": [nf.InfoNCELoss(temperature=0.2), nf.InfoNCELoss(temperature=0.05)],
+    "SupConLoss": [nf.SupConLoss(temperature=0.1), nf.SupConLoss(temperature=0.7)],
+    "NPairLoss": [nf.NPairLoss()],
+    "CrossEntropyLoss": [nf.CrossEntropyLoss(), nf.CrossEntropyLoss(temperature=0.3)],
+    "BinaryCrossEntropyLoss": [nf.BinaryCrossEntropyLoss(), nf.BinaryCrossEntropyLoss(temperature=0.2)],
+}
+NOT_ALONE = {"PairLoss", "LossSum"}  # the base, and sums, which test_forms.py compares with their parts
+
+
+def _name(loss):
+    parts = [type(loss).__name__.removesuffix("Loss"), type(loss.measure).__name__]
+    for field in ("balanced", "powers", "mining", "soft", "active_only", "temperature"):
+        if hasattr(loss, field) and getattr(loss, field) != getattr(type(loss), field, None):
+            given = getattr(loss, field)
+            parts.append(field if given is True else f"{field}{given}".replace(" ", ""))
+    return "-".join(parts)
+
+
+def _measures(loss):
+    return SIMILARITIES if loss.kind == "similarity" else DISTANCES
+
+
+# One variant on every measure; every variant on its default measure.
+CASES = {
+    _name(loss): loss
+    for variants in VARIANTS.values()
+    for first, loss in (
+        *((True, replace(variants[0], measure=m)) for m in _measures(variants[0])),
+        *((False, v) for v in variants[1:]),
+    )
+}
+# The whole product.
+ALL_CASES = {
+    _name(loss): loss
+    for variants in VARIANTS.values()
+    for variant in variants
+    for m in _measures(variant)
+    for loss in (replace(variant, measure=m),)
+}
+
+FRAMEWORKS = ("numpy", "torch")
+DTYPES = {"numpy": ("float64", "float32", "float16"), "torch": ("float64", "float32", "float16", "bfloat16")}
+CELLS = [(f, d) for f in FRAMEWORKS for d in DTYPES[f]]
+EPS = {d: float(torch.finfo(getattr(torch, d)).eps) for d in DTYPES["torch"]}
+SMALLEST = {d: float(torch.finfo(getattr(torch, d)).smallest_normal) * EPS[d] for d in DTYPES["torch"]}
+LARGEST = {d: float(torch.finfo(getattr(torch, d)).max) for d in DTYPES["torch"]}
+
+
+def array(values, framework, dtype):
+    """``values`` rounded to the dtype, in the framework."""
+    if framework == "numpy":
+        with np.errstate(over="ignore"):
+            return np.asarray(values, dtype=np.float64).astype(dtype)
+    return torch.tensor(np.asarray(values, dtype=np.float64)).to(getattr(torch, dtype))
+
+
+def plain(a):
+    """Any array as NumPy float64."""
+    if isinstance(a, torch.Tensor):
+        return a.detach().to(torch.float64).numpy()
+    return np.asarray(a, dtype=np.float64)
+
+
+def is_logits(loss, y):
+    """Cross-entropy of a batch without class weights takes logits, not embeddings."""
+    return type(loss) is nf.CrossEntropyLoss and y is None
+
+
+def expected_relation(loss, x, labels, y=None, reference_labels=None, ignore=None):
+    if is_logits(loss, y):
+        keep = [ignore is None or c != ignore for c in labels]
+        right = [[int(k and c == j) for j in range(np.shape(x)[1])] for c, k in zip(labels, keep, strict=True)]
+        wrong = [[int(k and c != j) for j in range(np.shape(x)[1])] for c, k in zip(labels, keep, strict=True)]
+        return right, wrong
+    return oracles.relation(labels, reference_labels, ignore)
+
+
+def expected_value(loss, x, labels, y=None, reference_labels=None):
+    """The loops' value on rows of float64."""
+    pairs = expected_relation(loss, x, labels, y, reference_labels)
+    if is_logits(loss, y):
+        return oracles.loops_on_table(loss, np.asarray(x).tolist(), *pairs)[0]
+    return oracles.loops(loss, np.asarray(x).tolist(), *pairs, None if y is None else np.asarray(y).tolist())
+
+
+def expected_gradients(loss, x, labels, y=None, reference_labels=None):
+    """Value and gradients of the dense table by automatic differentiation."""
+    pairs = expected_relation(loss, x, labels, y, reference_labels)
+    if is_logits(loss, y):
+        leaf = torch.tensor(np.asarray(x), dtype=torch.float64, requires_grad=True)
+        sums, counts = oracles.dense_on_table(loss, leaf * 1, *pairs)
+        value = sums.sum() / torch.where(counts.sum() > 0, counts.sum(), 1.0)
+        return value.item(), torch.autograd.grad(value, leaf)[0].numpy()
+    return oracles.dense_gradients(loss, x, *pairs, y)
+
+
+def table_scale(loss, x, y=None):
+    """The largest entry that enters the loss: of the table, in units of the temperature."""
+    if is_logits(loss, y):
+        top = float(np.abs(x).max(initial=0.0))
+    else:
+        a, b = (torch.as_tensor(np.asarray(v)) for v in (x, x if y is None else y))
+        s = oracles.dense_table(type(loss.measure).__name__, a, b)
+        top = float(s.abs().max()) if s.numel() else 0.0
+    return top / getattr(loss, "temperature", 1.0)
+
+
+def call(loss, x, labels, y=None, reference_labels=None, **options):
+    """The loss and its gradients through ``value_and_grad``; gradients as a tuple."""
+    extra = {} if y is None else {"references": y, "reference_labels": reference_labels}
+    value, gradients = loss.value_and_grad(x, labels, **extra, **options)
+    return value, gradients if isinstance(gradients, tuple) else (gradients,)
+
+
+def labels_for(loss, x, labels, y=None):
+    """Labels of the batch; columns of the logits for cross-entropy."""
+    return np.arange(len(labels)) * 2 % x.shape[1] if is_logits(loss, y) else labels

@@ -1,0 +1,424 @@
+"""Batches that break losses elsewhere, on every loss, library and dtype.
+
+The verdict on each cell is one of three: equal to the float64 oracle with a gradient that is too; NaN or Inf in the
+value where an input that counts is NaN or Inf (or the measure leaves the range of the dtype); or a named error.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from cases import (
+    ALL_CASES,
+    CASES,
+    CELLS,
+    EPS,
+    LARGEST,
+    SMALLEST,
+    array,
+    call,
+    expected_gradients,
+    is_logits,
+    plain,
+    table_scale,
+)
+
+import nearfar as nf
+
+RNG = np.random.default_rng(41)
+X = RNG.normal(size=(8, 4))
+Y = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+COMPUTE = {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"}
+
+
+def clustered(spread, offset=0.0):
+    centre = np.random.default_rng(5).normal(size=(4, 4))
+    return centre[Y] + spread * X + offset
+
+
+def patched(rows, value):
+    x = X.copy()
+    x[rows] = value
+    return x
+
+
+SIZES = {
+    "empty": (np.zeros((0, 4)), []),
+    "one": (X[:1], [0]),
+    "two same": (X[:2], [0, 0]),
+    "two different": (X[:2], [0, 1]),
+    "pair and singleton": (X[:3], [0, 0, 1]),
+    "one feature": (X[:, :1], Y),
+    "8192 features": (np.random.default_rng(1).normal(size=(6, 8192)) / 90, [0, 0, 1, 1, 2, 2]),
+}
+LABELS = {
+    "one class": (X, [0] * 8),
+    "all singletons": (X, list(range(8))),
+    "one singleton": (X, [0, 0, 0, 1, 1, 1, 1, 2]),
+    "8 to 1": (np.concatenate([X, X[:1] + 1]), [0] * 8 + [1]),
+    "two classes": (X, Y % 2),
+    "one pair among 62": (np.random.default_rng(2).normal(size=(64, 3)), [0, 0, *range(1, 63)]),
+}
+GEOMETRY = {
+    "positives duplicated": (X[[0, 0, 2, 2, 4, 4, 6, 6]], Y),
+    "negatives duplicated": (X[[0, 1, 0, 1, 4, 5, 4, 5]], Y),
+    "all identical": (X[[3] * 8], Y),
+    "antipodal": (np.concatenate([X[:4], -X[:4]]), [0, 1, 2, 3, 0, 1, 2, 3]),
+    "collinear": (np.outer([1, 2.3, 3.1, 5.7, -1.4, -2.9, 4.2, 7.9], X[0]), Y),
+    "spread 1e-2": (clustered(1e-2), Y),
+    "spread 1e-4": (clustered(1e-4), Y),
+    "spread 1e-6": (clustered(1e-6), Y),
+    "offset 1e3": (clustered(0.3, 1e3), Y),
+    "offset 1e6": (clustered(0.3, 1e6), Y),
+}
+MAGNITUDE = {
+    "a zero row": (patched(2, 0.0), Y),
+    "two zero rows, one class": (patched([2, 3], 0.0), Y),
+    "all zero": (np.zeros((8, 4)), Y),
+    "minus zero": (patched([1, 4], -0.0), Y),
+    **{f"scale {s:g}": (s * X, Y) for s in (1e-42, 1e-38, 1e-30, 1e-20, 1e-8, 1e4, 1e10, 1e19, 1e30)},
+    "largest": (X / np.abs(X).max() * 1e308, Y),
+    "one huge row": (np.where(np.arange(8)[:, None] == 3, 1e19, 1e-6) * X, Y),
+    "cancelling rows": (np.stack([1e4 * X[:, 0], -1e4 * X[:, 0], X[:, 1], X[:, 2]], axis=1), Y),
+}
+BATCHES = SIZES | LABELS | GEOMETRY | MAGNITUDE
+
+every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
+cells = pytest.mark.parametrize(("framework", "dtype"), CELLS, ids=["-".join(c) for c in CELLS])
+
+
+def _labels(loss, x, labels):
+    """Cross-entropy's batch is logits, whose labels are columns."""
+    return np.arange(len(labels)) % x.shape[1] if is_logits(loss, None) else labels
+
+
+def _represented(loss, x, dtype):
+    """Whether the measure, its square and the gradient stay inside the range of the dtype it is computed in."""
+    if not np.isfinite(x).all():
+        return False
+    if len(x) < 2:
+        return True
+    top = np.float64(table_scale(loss, x)) ** max(getattr(loss, "powers", (1,)))
+    if isinstance(loss.measure, nf.Euclidean | nf.Manhattan) and not isinstance(loss.measure, nf.CosineDistance):
+        top = max(top, np.abs(x).max() * x.shape[1] * 4)
+    return bool(top * 4 * len(x) ** 2 < LARGEST[COMPUTE[dtype]])
+
+
+def _conditioning(loss, x):
+    """How much a measure of angles or differences can magnify rounding relative to the table's largest entry."""
+    return 1.0 if is_logits(loss, None) or not len(x) else 1.0 + np.sqrt(x.shape[1])
+
+
+def verdict(loss, framework, dtype, x, labels):
+    """None if the cell is right, else what is wrong."""
+    given = array(x, framework, dtype)
+    rounded = plain(given)
+    inside = _represented(loss, rounded, dtype)
+    with np.errstate(all="warn" if inside else "ignore"):  # A warning is an error in these tests.
+        value, (gradient,) = call(loss, given, labels)
+    value, gradient = float(value), plain(gradient)
+    expected, true = expected_gradients(loss, rounded, labels)
+    if not inside:
+        bad = not np.isfinite(value) or abs(value - expected) <= 1e-2 * abs(expected)
+        return None if bad else f"outside the range, yet {value} instead of {expected}"
+    compute = EPS[COMPUTE[dtype]]
+    bound = 2 * EPS[dtype] * abs(expected) + 64 * compute * (1 + table_scale(loss, rounded)) * _conditioning(loss, x)
+    if abs(expected) <= LARGEST[dtype] and not abs(value - expected) <= bound:
+        return f"value {value} instead of {expected}, off by {abs(value - expected):.3g}, allowed {bound:.3g}"
+    return _gradient_verdict(loss, dtype, rounded, gradient, true)
+
+
+def _gradient_verdict(loss, dtype, x, gradient, true):
+    if np.isnan(gradient).any():
+        return "NaN in the gradient"
+    true = np.clip(true, -LARGEST[dtype], LARGEST[dtype])
+    inside = np.abs(true) < LARGEST[dtype] / 2  # Beyond, the gradient itself leaves the dtype.
+    bound = 8 * EPS[dtype] * np.abs(true) + 8 * SMALLEST[dtype] + _gradient_noise(loss, dtype, x, true)
+    wrong = inside & ~(np.abs(gradient - true) <= bound)
+    if not wrong.any():
+        return None
+    k = np.argwhere(wrong)[0]
+    return f"gradient {gradient[tuple(k)]} instead of {true[tuple(k)]} at {k.tolist()}, allowed {bound[tuple(k)]}"
+
+
+def _gradient_noise(loss, dtype, x, true):
+    """What rounding in the compute dtype may move a gradient by, never more than its analytic bound.
+
+    A logit of size z is known to eps · z, and so is a softmax weight, up to 1. It acts along a lever: 1 for logits and
+    distances, the other rows for inner products, 1 / ‖x‖ for angles.
+    """
+    eps, temperature = EPS[COMPUTE[dtype]], getattr(loss, "temperature", 1.0)
+    noise = 128 * eps * np.abs(true).max(initial=0.0)
+    if is_logits(loss, None):
+        return noise + min(1.0, 64 * eps * (1 + table_scale(loss, x))) / temperature
+    if isinstance(loss.measure, nf.Cosine | nf.CosineDistance):
+        norm = np.sqrt((x * x).sum(axis=1, keepdims=True))
+        lever = np.where(norm > 0, 1 / np.where(norm > 0, norm, 1.0), 0.0)
+        out_of_range = SMALLEST["float32" if dtype != "float64" else dtype] / eps  # norms above the largest number
+        return 128 * eps * (1 + 1 / temperature) / temperature * lever + out_of_range
+    if isinstance(loss.measure, nf.Dot):
+        return noise + min(1.0, 64 * eps * (1 + table_scale(loss, x))) * np.abs(x).max() / temperature
+    return noise
+
+
+def _run(battery, loss, framework, dtype):
+    wrong = {}
+    for name, (x, labels) in battery.items():
+        top = np.abs(x).max(initial=0.0)
+        x = x / top * LARGEST[dtype] if top > LARGEST[dtype] else x
+        with np.errstate(all="ignore"):
+            found = verdict(loss, framework, dtype, x, _labels(loss, x, labels))
+        if found:
+            wrong[name] = found
+    assert not wrong
+
+
+@pytest.mark.parametrize("battery", [SIZES, LABELS, GEOMETRY, MAGNITUDE], ids=["sizes", "labels", "geometry", "magnitude"])
+@every_loss
+@cells
+def test_degenerate_batches(loss, framework, dtype, battery):
+    _run(battery, loss, framework, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ALL_CASES.values(), ids=ALL_CASES)
+@cells
+def test_degenerate_batches_on_every_variant(loss, framework, dtype):
+    _run(BATCHES, loss, framework, dtype)
+
+
+def test_the_batteries_are_complete():
+    assert {k: len(v) for k, v in (("s", SIZES), ("l", LABELS), ("g", GEOMETRY), ("m", MAGNITUDE))} == {
+        "s": 7, "l": 6, "g": 10, "m": 16
+    }  # fmt: skip
+
+
+def test_the_verdict_can_be_wrong():
+    class Broken(nf.SupConLoss):
+        def strip(self, xp, s, pair):
+            loss, weight = super().strip(xp, s, pair)
+            return loss, weight * (1 + 1e-9)
+
+    Broken.__name__ = "SupConLoss"
+    assert verdict(nf.SupConLoss(), "numpy", "float64", X, Y) is None
+    assert "gradient" in verdict(Broken(), "numpy", "float64", X, Y)
+
+
+# ------------------------------------------------------------------------------------------------------- bad values
+
+BAD = {
+    "one NaN": (patched((1, 2), np.nan), Y),
+    "one Inf": (patched((1, 2), np.inf), Y),
+    "one -Inf": (patched((4, 0), -np.inf), Y),
+    "a row of NaN": (patched(6, np.nan), Y),
+    "NaN in a singleton": (patched((7, 0), np.nan), [0, 0, 1, 1, 2, 2, 3, 4]),
+}
+
+
+@every_loss
+@cells
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values_reach_the_value(loss, framework, dtype, name):
+    x, labels = BAD[name]
+    with np.errstate(all="ignore"):
+        value, _ = call(loss, array(x, framework, dtype), _labels(loss, x, labels))
+    assert not np.isfinite(float(value))
+
+
+@every_loss
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_nan_only_in_the_references(loss, framework):
+    for bad in (0, 3):
+        references = X[:4].copy()
+        references[bad, 1] = np.nan
+        with np.errstate(all="ignore"):
+            value, _ = call(loss, array(X, framework, "float64"), Y, array(references, framework, "float64"), [0, 1, 2, 9])
+        assert np.isnan(float(value)), bad
+
+
+# ------------------------------------------------------------------------------------------------- references, labels
+
+
+@every_loss
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    ("rows", "reference_labels"),
+    [(X[:0], []), (X[:1], [0]), (X[:3], [5, 6, 7]), (X[:3], [0, 0, 0])],
+    ids=["none", "one", "only other classes", "one class"],
+)
+def test_degenerate_references(loss, framework, rows, reference_labels):
+    args = array(X, framework, "float64"), Y, array(rows, framework, "float64"), np.array(reference_labels, dtype=int)
+    value, gradients = call(loss, *args)
+    expected, *true = expected_gradients(loss, X, Y, rows, reference_labels)
+    assert float(value) == pytest.approx(expected, rel=1e-12, abs=1e-14)
+    for ours, theirs in zip(gradients, true, strict=True):
+        np.testing.assert_allclose(plain(ours), theirs, atol=1e-13)
+
+
+@every_loss
+def test_nothing_to_learn_is_zero_on_the_graph(loss):
+    """No anchor has what the loss needs: the value is 0, attached, with gradient 0."""
+    x = torch.tensor(X, requires_grad=True)
+    if is_logits(loss, None):
+        value = loss(x, np.full(8, -1), ignore_label=-1)
+    else:
+        value = loss(x, np.full(8, 4), ignore_label=4)
+    assert value == 0
+    value.backward()
+    assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+FINE_LABELS = {
+    **{t: np.array(Y, dtype=t) for t in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
+    "list": Y.tolist(),
+    "tuple": tuple(Y.tolist()),
+    "strings": [f"class {c}" for c in Y],
+    "objects": np.array([f"class {c}" for c in Y], dtype=object),
+    "bytes": np.array([b"a", b"b", b"c", b"d"])[Y],
+    "2^62": 2**62 + Y.astype(np.int64),
+    "negative": -1 - Y,
+    "big-endian": Y.astype(">i4"),
+    "strided": np.repeat(Y, 3)[::3],
+    "torch uint8": torch.tensor(Y, dtype=torch.uint8),
+    "torch int16": torch.tensor(Y, dtype=torch.int16),
+    "torch strided": torch.tensor(np.repeat(Y, 3))[::3],
+}
+EMBEDDING_LOSSES = {k: v for k, v in CASES.items() if not is_logits(v, None)}
+
+
+@pytest.mark.parametrize("loss", EMBEDDING_LOSSES.values(), ids=EMBEDDING_LOSSES)
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_every_kind_of_label(loss, framework):
+    x = array(X, framework, "float64")
+    value, (gradient,) = call(loss, x, Y)
+    for name, labels in FINE_LABELS.items():
+        if framework == "numpy" and isinstance(labels, torch.Tensor):
+            continue
+        again, (other,) = call(loss, x, labels)
+        assert again == value, name
+        assert np.array_equal(plain(other), plain(gradient)), name
+
+
+def test_boolean_labels():
+    for loss in EMBEDDING_LOSSES.values():
+        for framework in ("numpy", "torch"):
+            x = array(X, framework, "float64")
+            assert call(loss, x, Y % 2 == 0)[0] == call(loss, x, 1 - Y % 2)[0]
+        assert call(loss, x, torch.tensor(Y % 2 == 0))[0] == call(loss, x, 1 - Y % 2)[0]
+
+
+BAD_LABELS = {
+    "floats": Y.astype(float),
+    "integral floats > 2^24": 2.0**30 + Y,
+    "NaN": np.array([0, 0, 1, 1, np.nan, 2, 3, 3]),
+    "complex": Y.astype(complex),
+    "a column": Y[:, None],
+    "too few": Y[:7],
+    "too many": np.r_[Y, 1],
+    "none": None,
+    "a scalar": 3,
+    "a word": "labels",
+    "dates": Y.astype("datetime64[D]"),
+    "ragged": [[0], [0, 1], 1, 1, 2, 2, 3, 3],
+    "one-hot": np.eye(4)[Y],
+}
+
+
+@every_loss
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+@pytest.mark.parametrize("name", BAD_LABELS)
+def test_bad_labels_are_refused_by_name(loss, framework, name):
+    labels = BAD_LABELS[name]
+    x = array(X, framework, "float64")
+    for form in (labels, torch.tensor(labels)) if isinstance(labels, np.ndarray) and labels.dtype.kind in "fic" else (labels,):
+        if framework == "numpy" and form is not labels:
+            continue
+        with pytest.raises(nf.InputError, match=r"expected .* got .*; "):
+            loss(x, form)
+
+
+@every_loss
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_bad_embeddings_are_refused_by_name(loss, framework):
+    def make(shape, dtype="float64"):
+        a = np.zeros(shape, dtype=dtype)
+        return a if framework == "numpy" else torch.tensor(a)
+
+    bad = [make((8, 0)), make((8,)), make((8, 2, 2)), make(()), make((8, 4), "int64"), make((8, 4), "complex128"), X.tolist()]
+    if is_logits(loss, None):
+        bad = bad[1:]
+    for x in bad:
+        with pytest.raises(nf.InputError, match=r"expected .* got .*; "):
+            loss(x, np.zeros(8, dtype=int))
+    other = torch.tensor(X) if framework == "numpy" else X
+    for references in (make((8, 3)), make((8,)), make((8, 4), "float32"), make((8, 4), "int64"), other, X.tolist()):
+        with pytest.raises(nf.InputError, match=r"expected .* got .*; "):
+            loss(make((8, 4)), Y, references=references, reference_labels=Y)
+    for labels in (None, Y[:5], Y.astype(float)):
+        with pytest.raises(nf.InputError, match=r"expected .* got .*; "):
+            loss(make((8, 4)), Y, references=make((8, 4)), reference_labels=labels)
+
+
+@every_loss
+def test_other_devices_are_refused_by_name(loss):
+    x = torch.zeros(8, 4)
+    with pytest.raises(nf.BackendError, match="device"):
+        loss(x, Y, references=torch.zeros(8, 4, device="meta"), reference_labels=Y)
+    with pytest.raises(nf.BackendError, match="move it"):
+        loss(x, torch.zeros(8, dtype=torch.int64, device="meta"))
+
+
+# ------------------------------------------------------------------------------------------------------- parameters
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("kind", [nf.InfoNCELoss, nf.SupConLoss, nf.CrossEntropyLoss, nf.BinaryCrossEntropyLoss])
+def test_temperatures(kind):
+    for bad in (0.0, -0.1, NAN, INF, -INF):
+        with pytest.raises(nf.InputError, match="temperature"):
+            kind(temperature=bad)
+    value, gradient = kind(temperature=1e-6, measure=nf.Cosine()).value_and_grad(
+        X, Y, references=X[::2] + 0.1, reference_labels=Y[::2]
+    )
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in gradient)
+
+
+def test_margins_powers_and_mining():
+    for bad in (-0.1, NAN, INF):
+        with pytest.raises(nf.InputError, match="margin"):
+            nf.ContrastiveLoss(margin=bad)
+    for bad in (NAN, INF, -INF):
+        with pytest.raises(nf.InputError, match="margin"):
+            nf.TripletLoss(margin=bad)
+    for bad in ((0, 2), (2, 3), (2, 0.5)):
+        with pytest.raises(nf.InputError, match="powers"):
+            nf.ContrastiveLoss(powers=bad)
+    with pytest.raises(nf.InputError, match="mining"):
+        nf.TripletLoss(mining="easy")
+    with pytest.raises(nf.InputError, match="active_only"):
+        nf.TripletLoss(soft=True, active_only=True)
+    for margin in (0.0, -0.3):
+        loss = nf.TripletLoss(margin=margin)
+        assert float(loss(X, Y)) == pytest.approx(expected_gradients(loss, X, Y)[0], rel=1e-12)
+    zero = nf.ContrastiveLoss(margin=0.0)
+    assert float(zero(X, Y)) == pytest.approx(expected_gradients(zero, X, Y)[0], rel=1e-12)
+
+
+@every_loss
+def test_the_other_kind_of_measure_is_refused(loss):
+    wrong = nf.Cosine() if loss.kind == "distance" else nf.Euclidean()
+    for measure in (wrong, "cosine", None, nf.Cosine):
+        with pytest.raises(nf.InputError, match=f"{type(loss).__name__} to be a {loss.kind}"):
+            type(loss)(measure=measure)
+
+
+@every_loss
+def test_unknown_engines_are_refused(loss):
+    for engine in ("fast", None, 3):
+        with pytest.raises(nf.InputError, match="engine"):
+            loss(X, Y, references=X, reference_labels=Y, engine=engine)
+    with pytest.raises(nf.InputError, match="rows"):
+        nf.engine.Strips(0)

@@ -94,7 +94,10 @@ def _host_codes(labels: Any, name: str, book: dict[Any, int]) -> Any:
     """Labels that are a list, strings or objects as codes of the book, which grows; arrays of numbers stay."""
     if array_api_compat.is_array_api_obj(labels) and not array_api_compat.is_numpy_array(labels):
         return labels
-    values = np.asarray(labels)
+    try:
+        values = np.asarray(labels)
+    except ValueError as error:
+        raise ShapeError(f"expected {name} of shape (items,), got a ragged list; give one label an item") from error
     if values.dtype.kind in "USO":
         if values.ndim != 1:
             raise ShapeError(f"expected {name} of shape (items,), got {values.shape}; give one label an item")
@@ -176,7 +179,7 @@ def softmax(xp: Namespace, z: Array, scale: float = 1.0) -> tuple[Array, Array]:
 
 def relu(xp: Namespace, z: Array) -> Array:
     """``max(z, 0)``; NaN stays."""
-    return where(xp, ~(z < 0), z, 0.0)
+    return xp.clip(z, min=0)
 
 
 def times(xp: Namespace, weight: Array, value: Array) -> Array:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, add_product, add_rows, row_max, where, zeros
+from nearfar._arrays import Array, Namespace, add_product, add_rows, relu, row_max, where, zeros
 from nearfar._errors import InputError
 
 # A squared distance below this share of the squared norms comes out of the matrix product with a relative error
@@ -193,8 +193,8 @@ class Euclidean(Distance):
         floor = float(xp.finfo(squared.dtype).smallest_normal) / float(xp.finfo(squared.dtype).eps) ** 2
         limit = NEAR * (a.squares + floor)[:, None] + NEAR * (b.squares + floor)[None, :]
         # Negated, so that squares that under- or overflowed, and NaN, are near as well.
-        anchor, reference = xp.nonzero(~(squared > limit))
-        squared = where(xp, squared > 0, squared, 0.0)
+        anchor, reference = xp.nonzero(~((squared > limit) & (squared < float("inf"))))
+        squared = relu(xp, squared)
         near = Near(anchor, reference, self._lengths(xp, a, b, anchor, reference))
         values = self._from_square(xp, squared)
         values[anchor, reference] = self._from_length(near.length)
@@ -216,8 +216,8 @@ class Euclidean(Distance):
         return length
 
     def _radial(self, xp: Namespace, values: Array, weight: Array) -> Array:
-        """Weight of the difference x − y in the gradient of x: ∂loss/∂d over d, 0 at d = 0."""
-        return where(xp, values != 0, weight / where(xp, values != 0, values, 1.0), 0.0)
+        """Weight of the difference x − y in the gradient of x, for far pairs: ∂loss/∂d over d."""
+        return weight / values
 
     def pull(
         self, xp: Namespace, table: Table, weight: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]

@@ -48,9 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_holds_its_evaluation_and_report(run: Path) -> None:
     result = json.loads((run / "eval" / "test.json").read_text())
     assert [m["key"] for m in result["methods"]] == ["model", "eigenfaces", "pixels", "untrained"]
-    assert result["data"]["classes"] == len(
-        load_split(run / "split.json", result["data"]["fingerprint"]).test
-    )
+    assert result["data"]["classes"] == len(load_split(run / "split.json", result["data"]["fingerprint"]).test)
     assert result["leak_check"]["passed"]
     assert result["threshold"]["sentence"].startswith("Estimate only")
     assert {d["key"] for d in result["differences"]} == {"eigenfaces", "pixels", "untrained"}
@@ -154,4 +152,13 @@ def test_fold_summary_and_table() -> None:
     assert pairs["default", "pixels"]["value"] == pytest.approx(np.mean([-0.2, -0.3, -0.2]))
     text = words({"folds": done, "summary": found})
     assert max(len(line) for line in text.splitlines()) <= 60
-    assert "nearfar default" in text
+    assert "default − raw pixels" in text
+
+
+def test_the_demo_table_fits_sixty_columns(run: Path) -> None:
+    from nearfar.app.demo import _words
+
+    result = json.loads((run / "eval" / "test.json").read_text())
+    lines = _words(result).splitlines()
+    assert max(len(line) for line in lines) <= 60
+    assert any(line.rstrip().endswith("MAP@R") for line in lines)

@@ -258,12 +258,8 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [cut, flip, Path.unlink])
-@pytest.mark.parametrize(
-    "name", ["weights.safetensors", "references.safetensors", "model.json", "checksums.json"]
-)
-def test_a_damaged_model_is_refused(
-    run: Path, tmp_path: Path, name: str, harm: Callable[[Path], None]
-) -> None:
+@pytest.mark.parametrize("name", ["weights.safetensors", "references.safetensors", "model.json", "checksums.json"])
+def test_a_damaged_model_is_refused(run: Path, tmp_path: Path, name: str, harm: Callable[[Path], None]) -> None:
     copy = copied(run, tmp_path)
     harm(copy / "model" / name)
     if (name, harm) == ("checksums.json", cut):  # its last character is a line break

@@ -16,6 +16,7 @@ from PIL import Image
 from nearfar._errors import ArtefactError
 from nearfar.app import report
 from nearfar.app.files import write_json
+from nearfar.app.markup import json_block
 
 EVIL = "<img src=x onerror=alert(1)>&\"'</script>"
 TITLES = ("nearfar (softmax + ½ SupCon)", "cross-entropy features", "eigenfaces (PCA)", "untrained", EVIL)
@@ -60,14 +61,10 @@ def evaluation(root: Path, classes: int = 10, each: int = 6) -> dict[str, object
             "drawn": "all pairs",
             "queries_left_out": 2,
         },
-        "split": {
-            k: {"classes": c, "items": 10 * c} for k, c in (("train", 22), ("validation", 8), ("test", 10))
-        },
+        "split": {k: {"classes": c, "items": 10 * c} for k, c in (("train", 22), ("validation", 8), ("test", 10))},
         "leak_check": {"passed": True, "text": "no class and no picture is in two parts."},
         "methods": [method(i, title) for i, title in enumerate(TITLES)],
-        "differences": [
-            {"title": t, "fmr": "0.05", "value": -0.1, "low": -0.2, "high": -0.01} for t in TITLES[2:]
-        ],
+        "differences": [{"title": t, "fmr": "0.05", "value": -0.1, "low": -0.2, "high": -0.01} for t in TITLES[2:]],
         "threshold": {
             "value": 0.62,
             "certified": False,
@@ -82,8 +79,7 @@ def evaluation(root: Path, classes: int = 10, each: int = 6) -> dict[str, object
             "bins": [{"probability": i / 9, "frequency": (i / 9) ** 1.2, "count": 9} for i in range(10)],
         },
         "per_class": [
-            {"name": n, "items": each, "fnmr": 0.1, "fmr": 0.01, "precision_at_1": 1.0, "map_at_r": 0.9}
-            for n in names
+            {"name": n, "items": each, "fnmr": 0.1, "fmr": 0.01, "precision_at_1": 1.0, "map_at_r": 0.9} for n in names
         ],
         "mistakes": {"different": [pair] * 4, "same": [{**pair, "probability": 0.2, "similarity": 0.2}] * 4},
         "histogram": {
@@ -180,8 +176,8 @@ def test_figure_data_survives_the_escape(elements: Elements, html: str) -> None:
         if tag == "script" and attrs.get("id") == "figure-map":
             text = re.search(r'id="figure-map">(.*?)</script>', html, re.S)
             names = [trace["name"] for trace in json.loads(text.group(1))["data"]]
-            assert "&lt;img" in names[0]
-            assert names[1] == "person 0"
+            assert "&lt;img" in names[-1]
+            assert names[0] == "person 0"
             return
     pytest.fail("no map")
 
@@ -202,3 +198,10 @@ def test_a_page_without_calibration_says_so(tmp_path: Path) -> None:
 def test_a_run_without_evaluation_is_an_error_that_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="nearfar evaluate"):
         report.write_report(tmp_path)
+
+
+def test_data_cannot_end_their_script_element() -> None:
+    block = json_block("x", {"path": "</script><script>alert(1)</script>&"})
+    inside = block.removeprefix('<script type="application/json" id="x">').removesuffix("</script>")
+    assert "<" not in inside
+    assert json.loads(inside)["path"].startswith("</script>")

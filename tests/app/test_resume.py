@@ -118,9 +118,11 @@ def test_a_signal_leaves_a_checkpoint_and_the_run_goes_on_exactly(
 
 def test_interrupting_the_command_exits_130_with_a_checkpoint(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = "from nearfar.cli import main; main()"
+    small = "from nearfar.app import presets, training; from training_child import tiny"
+    command = f"{small}; presets.PRESETS = {{'default': tiny()}}; from nearfar.cli import main; main()"
+    helpers = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     arguments = ["train", str(data), "--out", str(run), "--steps", "100000"]
-    with subprocess.Popen([sys.executable, "-c", command, *arguments], stderr=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", command, *arguments], env=helpers, stderr=subprocess.PIPE) as process:
         wait_for(run / "metrics.jsonl")
         process.send_signal(signal.SIGINT)
         said = (process.communicate(timeout=LONGEST)[1] or b"").decode()

@@ -350,9 +350,7 @@ class TestPresets:
         g = torch.Generator().manual_seed(2)
         x, labels = torch.randn(12, 5, generator=g), torch.arange(12) % 4
         weights = torch.randn(4, 5, generator=g)
-        settings = preset(
-            "default", softmax_weight=0.7, supcon_weight=0.2, contrastive_weight=3.0, margin=0.8
-        )
+        settings = preset("default", softmax_weight=0.7, supcon_weight=0.2, contrastive_weight=3.0, margin=0.8)
         wanted = (
             0.7 * nf.CrossEntropyLoss(temperature=0.1, measure=nf.Cosine())(x, labels, class_weights=weights)
             + 0.2 * nf.SupConLoss(temperature=0.1)(x, labels)
@@ -362,9 +360,7 @@ class TestPresets:
         assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
-def test_a_bar_appears_on_a_terminal_only(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bar_appears_on_a_terminal_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with Reporter() as report:
         report.start(0, 4, "training")
         report.advance()

@@ -172,9 +172,7 @@ def load_calibration(path: Path, model: str) -> Calibration:
         raise ArtefactError(f"expected a calibration of version 1 at {path}, got something else; train again")
     stated = record.pop("sha256", None)
     if stated != _digest(record):
-        raise ArtefactError(
-            f"expected the calibration that was written at {path}, got other content; train again"
-        )
+        raise ArtefactError(f"expected the calibration that was written at {path}, got other content; train again")
     if record.get("model") != model:
         raise ArtefactError(
             f"expected a calibration of the model {model[:12]} at {path}, "

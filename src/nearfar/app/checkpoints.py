@@ -163,9 +163,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_tensors(path.read_bytes())
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise ArtefactError(
-            f"expected tensors in {shown(path)}, got {error}; use a complete run folder"
-        ) from error
+        raise ArtefactError(f"expected tensors in {shown(path)}, got {error}; use a complete run folder") from error
     return tensors
 
 

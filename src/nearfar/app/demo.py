@@ -75,15 +75,17 @@ def demo(
         if not overwrite and _begun(run, folder, seed):
             resume(run, progress=progress)
         else:
-            train(
-                folder, run, seed=seed, overwrite=overwrite, progress=progress, pattern=PATTERN, steps=steps
-            )
+            train(folder, run, seed=seed, overwrite=overwrite, progress=progress, pattern=PATTERN, steps=steps)
         config = read_config(run)
         data = scan(config.data, config.pattern)
         split = load_split(run / "split.json", data.fingerprint)
         report.say("the same network and budget with cross-entropy alone, to compare")
         with locked(run):
-            cross_entropy_features(run, config, data, split.train, report)
+            try:
+                cross_entropy_features(run, config, data, split.train, report)
+            except (KeyboardInterrupt, SystemExit):
+                report.say("the model is complete; the same demo command goes on with the comparison")
+                raise
             report.say("judging all methods on people never seen")
             result = evaluate_run(run, ABOUT)
     write(_words(result))

@@ -154,7 +154,7 @@ def _read(data: Dataset, items: Iterable[Item], model: Model) -> torch.Tensor:
 
 def _model(model: Model, subject: Subject, config: RunConfig) -> Judged:
     embeddings = model.embed([subject.data.root / path for path in subject.paths])
-    return Judged("model", f"nearfar, preset {config.preset.name}", embeddings, subject.labels)
+    return Judged("model", f"nearfar ({config.preset.name})", embeddings, subject.labels)
 
 
 def _baselines(run: Path, config: RunConfig, split: Split, subject: Subject, model: Model) -> list[Judged]:
@@ -174,9 +174,7 @@ def _baselines(run: Path, config: RunConfig, split: Split, subject: Subject, mod
         *found,
         Judged("eigenfaces", title, faces.project(pictures, share, whiten), labels),
         Judged("pixels", "raw pixels", raw_pixels(pictures), labels),
-        Judged(
-            "untrained", "untrained network", untrained(pictures, model.encoder.config, config.seed), labels
-        ),
+        Judged("untrained", "untrained network", untrained(pictures, model.encoder.config, config.seed), labels),
     ]
 
 

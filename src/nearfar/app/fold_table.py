@@ -11,7 +11,7 @@ from rich.table import Table
 
 WIDTH = 60
 TITLES = {
-    "default": "nearfar default",
+    "default": "default",
     "supcon": "SupCon",
     "contrastive": "contrastive",
     "softmax": "cross-entropy",
@@ -30,11 +30,16 @@ def words(result: Mapping[str, Any]) -> str:
         Lines of at most 60 columns.
     """
     found, count = result["summary"], len(result["folds"])
-    table = _table("same pairs missed", "at FMR 5 %", "at FMR 1 %", "Chopra's split,\nFMR 5 %")
-    for name, rates in found["methods"].items():
+    table = _table("same pairs missed", "FMR 5 %", "FMR 1 %", "Chopra")
+    known = found["methods"]  # a file read again has its keys sorted
+    for name in dict.fromkeys([n for n in (*TITLES, *known) if n in known]):
+        rates = known[name]
         last = f"{100 * rates['0.05']['last']:.1f}" if count == 8 else "–"
         table.add_row(TITLES.get(name, name), _mean(rates["0.05"]), _mean(rates["0.01"]), last)
-    text = f"\nAT&T faces, {count} folds of five people never seen: %, mean ± sd\n" + as_text(table)
+    text = (
+        f"\nAT&T faces, {count} folds of five people never seen,\n"
+        "in %: mean ± sd; Chopra: the last fold, the split of 2005\n" + as_text(table)
+    )
     if not found["differences"]:
         return text
     table = _table("difference at FMR 5 %", "points", "95 % interval", "")
@@ -57,7 +62,7 @@ def as_text(table: Table) -> str:
 def _table(*heads: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for i, head in enumerate(heads):
-        table.add_column(head, justify="right" if i else "left")
+        table.add_column(head, justify="right" if i else "left", no_wrap=True)
     return table
 
 
@@ -68,4 +73,4 @@ def _mean(number: Mapping[str, Any]) -> str:
 
 
 def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
+    return f"{100 * share + 0.0:+.1f}".replace("-0.0", "+0.0").replace("-", "−")

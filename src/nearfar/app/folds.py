@@ -20,7 +20,7 @@ from nearfar.app.baselines import Eigenfaces, fit_classes, raw_pixels
 from nearfar.app.data import Dataset
 from nearfar.app.faces import PATTERN, scan_faces
 from nearfar.app.files import read_json, shown, write_json
-from nearfar.app.fold_table import words
+from nearfar.app.fold_table import TITLES, words
 from nearfar.app.pictures import read_pictures
 from nearfar.app.presets import Preset, preset
 from nearfar.app.progress import Reporter
@@ -76,9 +76,7 @@ def run_folds(
     path.parent.mkdir(parents=True, exist_ok=True)
     groups = folds(data.classes, _FOLDS)
     with Reporter(progress) as report:
-        report.say(
-            f"{_FOLDS} folds of {len(groups[0])} people, {len(presets)} trainings each; results in {path}"
-        )
+        report.say(f"{_FOLDS} folds of {len(groups[0])} people, {len(presets)} trainings each; results in {path}")
         for number, people in enumerate(groups, start=1):
             if number <= len(done):
                 continue
@@ -109,7 +107,8 @@ def summary(done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         >>> summary([{"methods": fold}])["methods"]["pixels"]["0.05"]["mean"]
         0.3
     """
-    names = list(done[0]["methods"])
+    names = [name for name in (*TITLES, *done[0]["methods"]) if name in done[0]["methods"]]
+    names = list(dict.fromkeys(names))
     values = {n: {r: [fold["methods"][n][r] for fold in done] for r in RATES} for n in names}
     methods: dict[str, Any] = {}
     for name in names:

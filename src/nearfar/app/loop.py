@@ -104,9 +104,7 @@ def fit(run: Path | None, config: RunConfig, data: TrainingSet, report: Reporter
 def _accelerator() -> Accelerator:
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
     if accelerator.num_processes > 1:
-        raise UsageError(
-            f"expected one process, got {accelerator.num_processes}; start train without a launcher"
-        )
+        raise UsageError(f"expected one process, got {accelerator.num_processes}; start train without a launcher")
     return accelerator
 
 
@@ -203,9 +201,7 @@ def _views(pictures: torch.Tensor, settings: Preset, seed: int, step: int) -> to
     return standardise(views)
 
 
-def _check_finite(
-    what: str, value: torch.Tensor, step: int, embeddings: torch.Tensor, paths: Sequence[str]
-) -> None:
+def _check_finite(what: str, value: torch.Tensor, step: int, embeddings: torch.Tensor, paths: Sequence[str]) -> None:
     if bool(torch.isfinite(value)):
         return
     odd = (~torch.isfinite(embeddings).all(dim=1)).nonzero().flatten().tolist()

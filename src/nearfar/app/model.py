@@ -133,9 +133,7 @@ class Model:
             )
         row: NDArray[np.float32] = embed_pictures(self.encoder, pictures).cpu().numpy()[0]
         if not abs(float(np.linalg.norm(row.astype(np.float64))) - 1) < 1e-3:  # NaN fails too
-            raise DataError(
-                f"expected an embedding of length 1 for {shown(path)}, got none; nothing is decided on it"
-            )
+            raise DataError(f"expected an embedding of length 1 for {shown(path)}, got none; nothing is decided on it")
         return row
 
 
@@ -239,7 +237,6 @@ def _references(folder: Path, card: dict[str, Any], config: EncoderConfig) -> ND
     wanted = (len(card["classes"]), config.dim)
     if tuple(rows.shape) != wanted or not bool(torch.isfinite(rows).all()):
         raise ArtefactError(
-            f"expected finite references of shape {wanted} in {shown(folder)}, got {tuple(rows.shape)}; "
-            "train again"
+            f"expected finite references of shape {wanted} in {shown(folder)}, got {tuple(rows.shape)}; train again"
         )
     return np.asarray(rows.numpy(), dtype=np.float32)

@@ -5,33 +5,17 @@ Text that comes from files (paths, class names, settings) passes through `html.e
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
 from nearfar.app import figures
+from nearfar.app.markup import json_block, moment, percent, percent_plain, plot, signed
+from nearfar.app.markup import table as html_table
 
 Evaluation = Mapping[str, Any]
 Picture = Callable[[str], str | None]  # a path → a data URI, or nothing where it cannot be read
 _FOLD = 24  # rows of the per-class table that are shown at once
-
-
-def percent(number: Mapping[str, Any] | None, digits: int = 1) -> str:
-    """A share as a percentage, with its interval in small type.
-
-    Example:
-        >>> from nearfar.app.sections import percent
-        >>> percent({"value": 0.125, "low": 0.05, "high": 0.2})
-        '12.5 %<small>5.0 to 20.0</small>'
-    """
-    if number is None or number["value"] is None:
-        return "–"
-    text = f"{100 * number['value']:.{digits}f} %"
-    if number.get("low") is None or number.get("high") is None:
-        return text
-    return f"{text}<small>{100 * number['low']:.{digits}f} to {100 * number['high']:.{digits}f}</small>"
 
 
 def rates(evaluation: Evaluation) -> list[str]:
@@ -47,17 +31,15 @@ def data_and_split(evaluation: Evaluation) -> str:
     rows = [(name, parts[name]["classes"], parts[name]["items"]) for name in known]
     if not rows:
         rows = [("evaluated", data["classes"], data["items"])]
-    cells = "".join(
-        f"<tr><th scope=row>{escape(n)}</th><td>{c:,}</td><td>{i:,}</td></tr>" for n, c, i in rows
-    )
+    cells = "".join(f"<tr><th scope=row>{escape(n)}</th><td>{c:,}</td><td>{i:,}</td></tr>" for n, c, i in rows)
     pairs = (
         f"<p>Here judged: {data['same_pairs']:,} same and {data['different_pairs']:,} different pairs, "
         f"{escape(data['drawn'])}. Intervals are 95 %, by bootstrap over the {data['classes']} classes.</p>"
     )
-    table = _table("Classes and pictures in each part", ("part", "classes", "pictures"), cells)
+    table = html_table("Classes and pictures in each part", ("part", "classes", "pictures"), cells)
     opened = evaluation.get("opened")
     when = (
-        f" The test classes were opened on {escape(_moment(opened))}, once, after every choice was made."
+        f" The test classes were opened on {escape(moment(opened))}, once, after every choice was made."
         if opened
         else ""
     )
@@ -77,11 +59,9 @@ def headline(evaluation: Evaluation) -> str:
     for i, m in enumerate(methods):
         numbers = [m["fnmr_at_fmr"][r] for r in keys] + [m["precision_at_1"], m["map_at_r"], m["auc"]]
         cells = "".join(f"<td>{percent(n)}</td>" for n in numbers)
-        rows.append(
-            f"<tr{' class=model' if i == 0 else ''}><th scope=row>{escape(m['title'])}</th>{cells}</tr>"
-        )
+        rows.append(f"<tr{' class=model' if i == 0 else ''}><th scope=row>{escape(m['title'])}</th>{cells}</tr>")
     caption = "Lower is better for misses (FNMR); higher is better for P@1, MAP@R and AUC"
-    table = _table(caption, heads, "".join(rows))
+    table = html_table(caption, heads, "".join(rows))
     text = "Misses at each false-match rate with 95 % intervals."
     if evaluation.get("differences"):
         text += " To compare two methods, read the paired differences, not how the bars overlap."
@@ -98,10 +78,8 @@ def _differences(evaluation: Evaluation) -> str:
             verdict = "more misses, clear of chance"
         else:
             verdict = "not told apart by these classes"
-        span = f"{_signed(100 * low)} to {_signed(100 * high)}"
-        lines.append(
-            f"<li>against {escape(d['title'])}: {_signed(points)} points ({span}): <b>{verdict}</b></li>"
-        )
+        span = f"{signed(100 * low)} to {signed(100 * high)}"
+        lines.append(f"<li>against {escape(d['title'])}: {signed(points)} points ({span}): <b>{verdict}</b></li>")
     if not lines:
         return ""
     rate = f"{100 * float(evaluation['differences'][0]['fmr']):g}"
@@ -124,7 +102,7 @@ def threshold(evaluation: Evaluation) -> str:
     tone = "good" if t["certified"] else "warn"
     rows = (("different pairs accepted (FMR)", t["fmr"]), ("same pairs missed (FNMR)", t["fnmr"]))
     cells = "".join(f"<tr><th scope=row>{name}</th><td>{percent(n, 2)}</td></tr>" for name, n in rows)
-    table = _table("What came out on the classes judged here", ("", "measured"), cells)
+    table = html_table("What came out on the classes judged here", ("", "measured"), cells)
     return (
         f'<p class="verdict {tone}">{escape(t["sentence"])}</p>'
         f"<p>Two pictures are called the same from a similarity of <b>{t['value']:.3f}</b> upwards.</p>"
@@ -138,20 +116,14 @@ def retrieval(evaluation: Evaluation) -> str:
     rows = []
     for i, m in enumerate(evaluation["methods"]):
         cells = "".join(f"<td>{percent(m[k])}</td>" for k in ("precision_at_1", "r_precision", "map_at_r"))
-        rows.append(
-            f"<tr{' class=model' if i == 0 else ''}><th scope=row>{escape(m['title'])}</th>{cells}</tr>"
-        )
+        rows.append(f"<tr{' class=model' if i == 0 else ''}><th scope=row>{escape(m['title'])}</th>{cells}</tr>")
     left_out = evaluation["data"].get("queries_left_out", 0)
-    note = (
-        f"<p class=soft>{left_out} pictures have no other of their class and ask nothing.</p>"
-        if left_out
-        else ""
-    )
+    note = f"<p class=soft>{left_out} pictures have no other of their class and ask nothing.</p>" if left_out else ""
     text = (
         "<p>Each picture in turn searches all the others. P@1: is the nearest of its class? "
         "R-precision and MAP@R: are all the nearest?</p>"
     )
-    return text + _table("Search among classes never seen in training", heads, "".join(rows)) + note
+    return text + html_table("Search among classes never seen in training", heads, "".join(rows)) + note
 
 
 def mistakes(evaluation: Evaluation, picture: Picture) -> str:
@@ -192,10 +164,10 @@ def per_class(evaluation: Evaluation) -> str:
         rows.append(f"<tr><th scope=row>{escape(c['name'])}</th><td>{c['items']}</td>{cells}</tr>")
     heads = ("class", "pictures", "missed", "falsely accepted", "P@1", "MAP@R")
     where = "at the chosen threshold" if evaluation.get("threshold") else "at FMR 1 %"
-    first = _table(f"Hardest first; misses and false accepts {where}", heads, "".join(rows[:_FOLD]))
+    first = html_table(f"Hardest first; misses and false accepts {where}", heads, "".join(rows[:_FOLD]))
     if len(rows) <= _FOLD:
         return first
-    rest = _table("The other classes", heads, "".join(rows[_FOLD:]))
+    rest = html_table("The other classes", heads, "".join(rows[_FOLD:]))
     return f"{first}<details><summary>{len(rows) - _FOLD} more classes</summary>{rest}</details>"
 
 
@@ -217,14 +189,6 @@ def calibration(evaluation: Evaluation) -> str:
         "On the line, the probability is to be believed."
     )
     return plot("reliability", figures.reliability(c["bins"]), text)
-
-
-def percent_plain(number: Mapping[str, Any]) -> str:
-    """A share as a percentage with its interval on one line."""
-    text = f"{100 * number['value']:.1f} %"
-    if number.get("low") is None or number.get("high") is None:
-        return text
-    return f"{text} ({100 * number['low']:.1f} to {100 * number['high']:.1f})"
 
 
 def embedding_map(evaluation: Evaluation, picture: Picture) -> str:
@@ -249,35 +213,3 @@ def limits(evaluation: Evaluation) -> str:
     ]
     points += evaluation.get("limits", ())
     return f"<ul class=plain>{''.join(f'<li>{escape(p)}</li>' for p in points)}</ul>"
-
-
-def plot(name: str, figure: figures.Figure, text: str, extra: str = "") -> str:
-    """A place for a figure, its data, and a caption that says how to read it."""
-    height = figure["layout"]["height"]
-    return (
-        f'<figure><div class="plot" style="height:{height}px" role="img" aria-label="{escape(text)}" '
-        f'data-figure="figure-{name}" {extra}></div><figcaption>{escape(text)}</figcaption></figure>'
-        f"{json_block(f'figure-{name}', figure)}"
-    )
-
-
-def json_block(name: str, data: Any) -> str:
-    """Data for the page's script; no character in it can end the element."""
-    text = json.dumps(data, allow_nan=False).replace("<", "\\u003c").replace("&", "\\u0026")
-    return f'<script type="application/json" id="{name}">{text}</script>'
-
-
-def _signed(points: float) -> str:
-    return f"{points:+.1f}".replace("-", "−")
-
-
-def _moment(stamp: str) -> str:
-    return datetime.fromisoformat(stamp).astimezone(UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
-
-
-def _table(caption: str, heads: Sequence[str], rows: str) -> str:
-    columns = "".join(f"<th scope=col>{escape(h)}</th>" for h in heads)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )

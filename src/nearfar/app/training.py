@@ -159,9 +159,7 @@ def _finish(
     model = Model(encoder, config.preset.mode)
     labels = np.array([item.label for item in dataset.items])
     embeddings = model.embed([dataset.root / item.path for item in dataset.items])
-    model = replace(
-        model, classes=dataset.classes, references=enrol(embeddings, labels, len(dataset.classes))
-    )
+    model = replace(model, classes=dataset.classes, references=enrol(embeddings, labels, len(dataset.classes)))
     save_model(run / MODEL, model)
     held_out = np.isin(labels, [dataset.classes.index(name) for name in split.val])
     calibration = calibrate(
@@ -213,6 +211,4 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
-            f"expected to make the folder {folder}, got {error.strerror}; name another place"
-        ) from error
+        raise UsageError(f"expected to make the folder {folder}, got {error.strerror}; name another place") from error

@@ -99,7 +99,7 @@ class TripletLoss(PairLoss):
         """Each selected triplet is a term."""
         positives, negatives = pair.positive_count, pair.negative_count
         if self.active_only:
-            return xp.sum(pair.take(weight), axis=1)
+            return xp.sum(where(xp, pair.weight > 0, pair.take(weight), 0.0), axis=1)
         if self.mining == "all":
             return positives * negatives
         exists = xp.astype(negatives > 0, weight.dtype)
@@ -127,7 +127,7 @@ class TripletLoss(PairLoss):
         difference += self.margin
         if self.soft:
             return softplus(xp, difference), sigmoid(xp, difference)
-        return relu(xp, difference), xp.astype(~(difference <= 0), difference.dtype)
+        return relu(xp, difference), xp.astype(difference > 0, difference.dtype)
 
     def _hard(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
         if pair.index.shape[1] == 0:
@@ -173,7 +173,7 @@ class TripletLoss(PairLoss):
             value, slope = pair.weigh(value), pair.weigh(slope)
             loss += times(xp, counted, xp.sum(value, axis=1, keepdims=True))
             pull[:, r : r + 1] = times(xp, counted, xp.sum(slope, axis=1, keepdims=True))
-            push -= times(xp, counted, slope)
+            push -= counted * slope
         return loss, pair.add(push, pull)
 
 

@@ -114,9 +114,7 @@ def test_per_class_errors_against_loops(judged: Judged) -> None:
 
 def test_the_worst_pairs_come_first_and_no_picture_fills_the_list(judged: Judged) -> None:
     found = worst(judged, PATHS, NAMES)
-    different = max(
-        judged.scores[i, j] for i, j in combinations(range(len(LABELS)), 2) if LABELS[i] != LABELS[j]
-    )
+    different = max(judged.scores[i, j] for i, j in combinations(range(len(LABELS)), 2) if LABELS[i] != LABELS[j])
     assert found["different"][0]["similarity"] == pytest.approx(different)
     similarities = [pair["similarity"] for pair in found["same"]]
     assert similarities == sorted(similarities)

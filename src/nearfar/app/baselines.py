@@ -148,16 +148,12 @@ def cross_entropy_features(
     """
     folder = run / CROSS_ENTROPY
     if not (folder / MODEL).is_dir():
-        settings = replace(
-            config.preset, name="softmax", softmax_weight=1.0, supcon_weight=0.0, contrastive_weight=0.0
-        )
+        settings = replace(config.preset, name="softmax", softmax_weight=1.0, supcon_weight=0.0, contrastive_weight=0.0)
         fit_classes(folder, replace(config, preset=settings), data, classes, report)
     return load(folder)
 
 
-def fit_classes(
-    folder: Path, config: RunConfig, data: Dataset, classes: Iterable[str], report: Reporter
-) -> Model:
+def fit_classes(folder: Path, config: RunConfig, data: Dataset, classes: Iterable[str], report: Reporter) -> Model:
     """Train a network on some classes and keep it in a folder, without calibration or evaluation.
 
     Args:
@@ -172,9 +168,7 @@ def fit_classes(
     """
     items = data.of(classes)
     number = {label: i for i, label in enumerate(sorted({item.label for item in items}))}
-    pictures = read_pictures(
-        [data.root / item.path for item in items], config.preset.size, config.preset.mode
-    )
+    pictures = read_pictures([data.root / item.path for item in items], config.preset.size, config.preset.mode)
     labels = torch.tensor([number[item.label] for item in items])
     folder.mkdir(parents=True, exist_ok=True)
     encoder = fit(folder, config, TrainingSet(pictures, labels, [item.path for item in items]), report)

@@ -23,8 +23,8 @@ from nearfar.app.listing import Problem as Problem
 
 LEAST_PICTURES = 2
 """A class of one picture has no positive pair."""
-LEAST_CLASSES = 3
-"""One for training, one for validation, one for the test."""
+LEAST_CLASSES = 6
+"""Two each for training, validation and test, so that each side has same and different pairs."""
 
 
 @dataclass(frozen=True)

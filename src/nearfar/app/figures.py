@@ -207,9 +207,7 @@ def embedding_map(data: Mapping[str, Any]) -> Figure:
         )
     first, second = data["explained"]
     figure.update_xaxes(title=f"first direction ({100 * first:.0f} % of the variance)", showticklabels=False)
-    figure.update_yaxes(
-        title=f"second direction ({100 * second:.0f} %)", showticklabels=False, scaleanchor="x"
-    )
+    figure.update_yaxes(title=f"second direction ({100 * second:.0f} %)", showticklabels=False, scaleanchor="x")
     figure.update_layout(hovermode="closest")
     return _plain(figure)
 

@@ -41,8 +41,6 @@ def overlap(run: Path, config: RunConfig, data: Dataset) -> dict[str, Any]:
         return {"passed": False, "shared_classes": len(known), "text": text}
     common = sorted(known & set(data.classes))
     if common:
-        text = (
-            f"{len(common)} class names occur in training too, such as {common[0]}: see that they are others."
-        )
+        text = f"{len(common)} class names occur in training too, such as {common[0]}: see that they are others."
         return {"passed": False, "shared_classes": len(common), "text": text}
     return {"passed": True, "shared_classes": 0, "text": "no class name of the training occurs here."}

@@ -45,9 +45,7 @@ def write_report(run: str | Path) -> Path:
     settings = (run / "config.yaml").read_text(encoding="utf-8") if (run / "config.yaml").is_file() else ""
     environment = read_json(run / "environment.json") if (run / "environment.json").is_file() else {}
     path = run / "report.html"
-    write_whole(
-        path, page(evaluation, settings, environment, thumbnails(evaluation["data"]["root"])).encode()
-    )
+    write_whole(path, page(evaluation, settings, environment, thumbnails(evaluation["data"]["root"])).encode())
     return path
 
 
@@ -84,8 +82,7 @@ def page(
     )
     links = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title, _ in parts)
     body = "".join(
-        f'<section id="{key}" aria-labelledby="{key}-title">'
-        f'<h2 id="{key}-title">{escape(title)}</h2>{text}</section>'
+        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{escape(title)}</h2>{text}</section>'
         for key, title, text in parts
     )
     title = evaluation.get("title") or "nearfar report"
@@ -131,9 +128,7 @@ def _hero(evaluation: Mapping[str, Any]) -> str:
     model = evaluation["methods"][0]
     tiles = []
     for rate, number in [(r, model["fnmr_at_fmr"][r]) for r in sections.rates(evaluation)[:2]]:
-        tiles.append(
-            (number, f"of same pairs missed when {100 * float(rate):g} % of different pairs are let through")
-        )
+        tiles.append((number, f"of same pairs missed when {100 * float(rate):g} % of different pairs are let through"))
     tiles.append((model["precision_at_1"], "of pictures find one of their own class as the nearest (P@1)"))
     cells = "".join(
         f'<div><span class="number">{100 * n["value"]:.1f}<small>&#8239;%</small></span>'

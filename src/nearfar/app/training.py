@@ -36,9 +36,6 @@ from nearfar.app.runs import (
 )
 from nearfar.app.split import Split, load_split, save_split, split_classes
 
-LEAST_CLASSES = 6
-"""Two each for training, validation and test: so each side has same and different pairs."""
-
 _SPLIT = "split.json"
 _ENVIRONMENT = "environment.json"
 
@@ -193,7 +190,7 @@ def _training_set(dataset: Dataset, split: Split, settings: Preset) -> TrainingS
 def _scan(data: Path, pattern: str, report: Reporter) -> Dataset:
     """Read the data; problems that do not stop the training are told."""
     dataset = scan(data, pattern)
-    dataset.require_trainable(min_classes=LEAST_CLASSES)
+    dataset.require_trainable()
     for problem in dataset.problems:
         report.say(str(problem))
     report.say(f"{len(dataset.items)} pictures of {len(dataset.classes)} classes in {data}")

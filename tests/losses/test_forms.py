@@ -204,12 +204,13 @@ def _brute_force(loss, x, labels):
     return total / max(count, 1), g / max(count, 1)
 
 
-GRID = RNG.integers(0, 3, size=(45, 2)) * 1.0  # whole coordinates: many ties, and triplets exactly at the hinge
-UNEQUAL = np.array([0] * 20 + [1] * 17 + [2] * 5 + [3] * 2 + [4])
-SHUFFLED = RNG.permutation(45)
+# Whole coordinates, 2^k rows (an exact mean): many ties, and triplets exactly at the hinge.
+GRID = RNG.integers(0, 3, size=(64, 2)) * 1.0
+UNEQUAL = np.array([0] * 22 + [1] * 18 + [2] * 17 + [3] * 4 + [4] * 2 + [5])
+SHUFFLED = RNG.permutation(64)
 BATCHES = {
     "few positives": (RNG.normal(size=(14, 3)), np.arange(14) % 4),
-    "many positives": (RNG.normal(size=(45, 3)), UNEQUAL[SHUFFLED]),
+    "many positives": (RNG.normal(size=(64, 3)), UNEQUAL[SHUFFLED]),
     "grid, few": (GRID[:16], np.arange(16) % 3),
     "grid, many": (GRID, UNEQUAL[SHUFFLED]),
     "two classes": (RNG.normal(size=(40, 2)), np.arange(40) % 2),

@@ -19,7 +19,7 @@ class Preset:
         name: Name under which the settings are reported.
         softmax_weight: Weight of the cross-entropy of cosines to learned class weights.
         supcon_weight: Weight of the supervised contrastive loss.
-        contrastive_weight: Weight of Hadsell's margin loss.
+        contrastive_weight: Weight of Hadsell's margin loss, positives and negatives averaged apart.
         softmax_temperature: Temperature of the cross-entropy.
         temperature: Temperature of the supervised contrastive loss.
         margin: Margin of the contrastive loss, a Euclidean distance between unit vectors.
@@ -55,16 +55,16 @@ class Preset:
     margin: float = 1.0
     P: int = 16
     K: int = 4
-    views: int = 2
-    steps: int = 400
-    learning_rate: float = 2e-3
-    warmup: float = 0.05
+    views: int = 1
+    steps: int = 300
+    learning_rate: float = 1.5e-3
+    warmup: float = 0.07
     weight_decay: float = 1e-2
     clip: float = 5.0
     average: float = 0.0
     augment: bool = True
-    widths: tuple[int, ...] = (32, 64, 96, 128)
-    dim: int = 64
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    dim: int = 128
     size: tuple[int, int] = (56, 46)
     mode: str = "auto"
     report_every: int = 50
@@ -206,7 +206,7 @@ def build_loss(chosen: Preset) -> Any:
     if chosen.supcon_weight:
         parts.append(_scaled(chosen.supcon_weight, nearfar.SupConLoss(temperature=chosen.temperature)))
     if chosen.contrastive_weight:
-        parts.append(_scaled(chosen.contrastive_weight, nearfar.ContrastiveLoss(margin=chosen.margin)))
+        parts.append(_scaled(chosen.contrastive_weight, nearfar.ContrastiveLoss(chosen.margin, balanced=True)))
     total = parts[0]
     for part in parts[1:]:
         total = total + part

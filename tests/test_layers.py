@@ -1,0 +1,23 @@
+"""The rule that imports point down is itself able to fail."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def lint(folder: Path) -> int:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())"]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
+
+
+def test_layers_are_kept_and_a_broken_one_is_found(tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(ROOT / "src" / "nearfar", tmp_path / "nearfar", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    assert lint(tmp_path) == 0
+    measures = tmp_path / "nearfar" / "measures.py"
+    measures.write_text("import nearfar.losses\n" + measures.read_text())
+    assert lint(tmp_path) == 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import oracles
 import torch
 
 import nearfar as nf
+import oracles
 
 SIMILARITIES = (nf.Cosine(), nf.Dot())
 DISTANCES = (nf.Euclidean(), nf.SquaredEuclidean(), nf.CosineDistance(), nf.Manhattan())

@@ -11,7 +11,7 @@ import math
 
 import torch
 
-# ---------------------------------------------------------------------------------------------------- the relation
+# ------------------------------------------------------------ the relation
 
 
 def relation(labels, reference_labels=None, ignore=None):
@@ -29,7 +29,7 @@ def relation(labels, reference_labels=None, ignore=None):
     return positive, negative
 
 
-# ------------------------------------------------------------------------------------------------- loops: measures
+# ------------------------------------------------------------ loops: measures
 
 
 def unit(row):
@@ -63,7 +63,7 @@ MEASURES = {
     "Manhattan": lambda x, y: math.fsum(abs(a - b) for a, b in zip(x, y, strict=True)),
 }
 
-# --------------------------------------------------------------------------------------------------- loops: losses
+# ------------------------------------------------------------ loops: losses
 # Each takes one anchor's row of the table and gives its terms: a list of (multiplicity, loss).
 
 
@@ -161,7 +161,9 @@ def loops_on_table(loss, s, positive, negative):
 
 def _balanced(loss, s, positive, negative):
     pull, push = loss.factors
-    near = [(p, pull * v ** loss.powers[0]) for ps, d in zip(positive, s, strict=True) for p, v in zip(ps, d, strict=True)]
+    near = [
+        (p, pull * v ** loss.powers[0]) for ps, d in zip(positive, s, strict=True) for p, v in zip(ps, d, strict=True)
+    ]
     far = [
         (n, push * max(loss.margin - v, 0.0) ** loss.powers[1])
         for ns, d in zip(negative, s, strict=True)
@@ -176,7 +178,7 @@ def loops(loss, x, positive, negative, y=None):
     return loops_on_table(loss, table(loss, x, y), positive, negative)[0]
 
 
-# ------------------------------------------------------------------------------------ dense: the table in PyTorch
+# ------------------------------------------------------------ dense: the table in PyTorch
 
 
 def _unit(x):

@@ -33,7 +33,7 @@ def nearfar(*words: object, code: str = "", **environment: str) -> subprocess.Co
 @pytest.fixture
 def clean(tmp_path: Path) -> Path:
     rng = np.random.default_rng(11)
-    for name in ("ann", "bob", "cid"):
+    for name in ("ann", "bob", "cid", "dee", "eli", "fay"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(2):
             pixels = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -100,7 +100,7 @@ def test_usage_errors_end_with_2(words, capsys, monkeypatch):
 def test_check_of_clean_data(clean):
     done = nearfar("check", clean, COLUMNS="60")
     assert done.returncode == 0, done.stderr
-    assert "6 pictures in 3 classes" in done.stdout
+    assert "12 pictures in 6 classes" in done.stdout
     assert "No false-match rate can be promised" in " ".join(done.stdout.split())
     assert max(map(len, done.stdout.splitlines())) <= 60
     assert done.stderr == ""
@@ -124,7 +124,7 @@ def test_check_as_json_is_one_document(dirty):
     found = json.loads(done.stdout)
     assert {problem["path"] for problem in found["problems"]} == {*FAULTS, "ann/\udcff.png"}
     assert not found["trainable"]
-    assert found["classes"] == 3
+    assert found["classes"] == 6
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
@@ -138,9 +138,7 @@ def test_names_that_the_terminal_cannot_show_stop_nothing(clean, encoding):
         assert f"{shown}: an empty" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "make", [lambda path: None, lambda path: path.write_text("x"), lambda path: path.mkdir()]
-)
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_text("x"), lambda path: path.mkdir()])
 def test_check_of_no_data(make, tmp_path):
     make(tmp_path / "data")
     done = nearfar("check", tmp_path / "data")

@@ -29,7 +29,9 @@ nf.metrics
 """
 
 
-@pytest.mark.parametrize("code", ["import nearfar", "import nearfar.metrics", ON_NUMPY], ids=["import", "metrics", "use"])
+@pytest.mark.parametrize(
+    "code", ["import nearfar", "import nearfar.metrics", ON_NUMPY], ids=["import", "metrics", "use"]
+)
 def test_no_framework_is_loaded(code):
     assert heavy_after(code) == "[]"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from cases import array, plain
 
 import nearfar as nf
+import oracles
+from cases import array, plain
 from nearfar._arrays import namespace
 
 LABELS = np.array([4, 2, 4, 9, 2, 4, 7])

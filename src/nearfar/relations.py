@@ -144,11 +144,13 @@ class Labels:
         labels: One integer, boolean or string an anchor; shape (anchors,).
         reference_labels: The same for separate references; shape (references,).
         ignore: A label value whose items take part in nothing ("unknown").
+        ignore_references: Whether that holds for references as well; class weights stay.
     """
 
     labels: Any
     reference_labels: Any = None
     ignore: int | str | None = None
+    ignore_references: bool = True
 
     def _codes(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Array, Array, int | None]:
         """Integer labels of both sides and the ignored one; strings of both sides share one code book."""
@@ -175,6 +177,8 @@ class Labels:
         rows = xp.nonzero(own != ignore)[0]
         if references is None:
             return Labels(own[rows]), rows, None
+        if not self.ignore_references:
+            return Labels(own[rows], other), rows, None
         columns = xp.nonzero(other != ignore)[0]
         return Labels(own[rows], other[columns]), rows, columns
 

@@ -179,11 +179,7 @@ def test_erasing_hides_one_rectangle_under_the_mean() -> None:
     for before, after in zip(pictures, result, strict=True):
         hidden = ((before - after).abs() > 1e-4).any(0)
         rows, columns = hidden.any(1).nonzero().flatten(), hidden.any(0).nonzero().flatten()
-        assert (
-            hidden.sum()
-            == len(rows) * len(columns)
-            == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
-        )
+        assert hidden.sum() == len(rows) * len(columns) == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
         assert 1 <= int(hidden.sum()) <= 0.4 * hidden.numel()
         level = before.mean((1, 2))[:, None].expand(-1, int(hidden.sum()))
         torch.testing.assert_close(after[:, hidden], level, atol=1e-4, rtol=0)
@@ -230,7 +226,5 @@ def test_mirrored_pictures_embed_alike_only_with_mirror() -> None:
 
 def test_embedding_in_chunks_changes_nothing() -> None:
     encoder, pictures = linear(), stored(7)
-    torch.testing.assert_close(
-        embed_pictures(encoder, pictures, batch_size=3), embed_pictures(encoder, pictures)
-    )
+    torch.testing.assert_close(embed_pictures(encoder, pictures, batch_size=3), embed_pictures(encoder, pictures))
     assert embed_pictures(encoder, pictures[:0]).shape == (0, 6)

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from nearfar import DataError
-from nearfar.app.data import Problem, natural_key, scan
+from nearfar.app.data import Dataset, Item, Problem, natural_key, scan
 from nearfar.app.faces import scan_faces
 from nearfar.app.images import read_image
+from nearfar.app.split import split_classes
 from nearfar.app.summary import lines, summary
 
 
@@ -24,7 +25,7 @@ def picture(path: Path, seed: int, size: tuple[int, int] = (12, 9), **options: o
     return path
 
 
-def clean(root: Path, classes: int = 4, each: int = 3) -> Path:
+def clean(root: Path, classes: int = 6, each: int = 3) -> Path:
     """A folder without a fault."""
     for c in range(classes):
         for i in range(each):
@@ -42,8 +43,8 @@ def found(root: Path) -> dict[str, str]:
 
 def test_clean_folder(tmp_path):
     data = scan(clean(tmp_path))
-    assert data.classes == ("c0", "c1", "c2", "c3")
-    assert data.counts == (3, 3, 3, 3)
+    assert data.classes == ("c0", "c1", "c2", "c3", "c4", "c5")
+    assert data.counts == (3, 3, 3, 3, 3, 3)
     assert data.problems == ()
     assert {item.size for item in data.items} == {(12, 9)}
     for item in data.items:
@@ -68,8 +69,8 @@ def test_the_five_faults_of_the_issue(tmp_path):
         Problem("empty", "an empty class (no readable picture); left out"),
         Problem("single", "a class of one picture has no pair of the same; left out"),
     )
-    assert data.classes == ("c0", "c1", "c2", "c3")
-    assert data.counts == (3, 3, 3, 4)
+    assert data.classes == ("c0", "c1", "c2", "c3", "c4", "c5")
+    assert data.counts == (3, 3, 3, 4, 3, 3)
     with pytest.raises(DataError) as caught:
         data.require_trainable()
     assert caught.value.exit_code == 3
@@ -86,26 +87,43 @@ def test_without_the_contradiction_training_goes_on(tmp_path):
 
 
 def test_too_few_classes(tmp_path):
-    clean(tmp_path, classes=2)
-    (tmp_path / "c2").mkdir()
-    with pytest.raises(
-        DataError, match=r"expected at least 3 classes .* got 2; add classes .*\n1 found:\n  c2: "
-    ):
+    clean(tmp_path, classes=5)
+    (tmp_path / "c5").mkdir()
+    data = scan(tmp_path)
+    for refuse in (data.require_classes, data.require_trainable):
+        with pytest.raises(DataError, match=r"expected 6 or more classes .* got 5; add classes .*\n1 found:\n  c5: "):
+            refuse()
+    assert not summary(data)["trainable"]
+    clean(tmp_path, classes=6, each=2)
+    scan(tmp_path).require_trainable()
+    assert summary(scan(tmp_path))["trainable"]
+
+
+def test_classes_are_counted_before_contradictions(tmp_path):
+    clean(tmp_path, classes=5)
+    (tmp_path / "c3" / "twin.png").write_bytes((tmp_path / "c0" / "1.png").read_bytes())
+    data = scan(tmp_path)
+    with pytest.raises(DataError, match=r"expected 6 or more classes .*\n1 found:\n! c3/twin.png: "):
+        data.require_trainable()
+    with pytest.raises(DataError, match="expected 6 or more classes"):
+        data.require_classes()
+    clean(tmp_path)
+    scan(tmp_path).require_classes()
+    with pytest.raises(DataError, match="without contradiction"):
         scan(tmp_path).require_trainable()
-    scan(tmp_path).require_trainable(min_classes=2)
 
 
 def test_every_file_is_an_item_or_a_problem(tmp_path):
     clean(tmp_path)
     for number, content in enumerate([b"", b"text", b"\xff\xd8\xff", b"<html>", bytes(99)]):
         for name in ("bad.jpg", "bad.PNG", "notes.txt", "noextension", "video.mp4"):
-            (tmp_path / f"c{number % 4}" / f"{number}{name}").write_bytes(content)
+            (tmp_path / f"c{number % 6}" / f"{number}{name}").write_bytes(content)
     data = scan(tmp_path)
     named = {item.path for item in data.items} | {problem.path for problem in data.problems}
     there = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert named == there
     assert {item.path: data.classes[item.label] for item in data.items} == {
-        f"c{c}/{i}.png": f"c{c}" for c in range(4) for i in range(3)
+        f"c{c}/{i}.png": f"c{c}" for c in range(6) for i in range(3)
     }
     reasons = found(tmp_path)
     assert reasons["c0/0bad.jpg"] == "an empty file (0 bytes); left out"
@@ -121,7 +139,7 @@ def test_what_systems_strew_is_passed_over(tmp_path):
             (parent / name).write_bytes(b"junk")
     data = scan(tmp_path)
     assert data.problems == ()
-    assert len(data.items) == 12
+    assert len(data.items) == 18
 
 
 @pytest.mark.parametrize("percent", [10, 50, 99])
@@ -300,9 +318,7 @@ def test_files_beside_the_classes(tmp_path):
 )
 def test_no_folder_of_classes(make, reason, tmp_path):
     make(tmp_path / "data")
-    with pytest.raises(
-        DataError, match=f"expected .*/data, got .*{reason}|expected .*/data, {reason}"
-    ) as caught:
+    with pytest.raises(DataError, match=f"expected .*/data, got .*{reason}|expected .*/data, {reason}") as caught:
         scan(tmp_path / "data")
     assert "one sub-folder of pictures for each class" in str(caught.value)
 
@@ -348,7 +364,7 @@ def test_progress_counts_every_file(tmp_path):
     (clean(tmp_path) / "c0" / "bad.png").write_bytes(b"")
     calls = []
     scan(tmp_path, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(i, 13) for i in range(1, 14)]
+    assert calls == [(i, 19) for i in range(1, 20)]
 
 
 def test_natural_order():
@@ -372,7 +388,7 @@ def test_faces_missing(monkeypatch):
 
 
 def test_summary_counts_like_loops(tmp_path):
-    clean(tmp_path, classes=5, each=3)
+    clean(tmp_path, classes=6, each=3)
     picture(tmp_path / "c1" / "big.png", 71, (40, 30))
     data = scan(tmp_path)
     result = summary(data)
@@ -384,22 +400,48 @@ def test_summary_counts_like_loops(tmp_path):
     assert result["sizes"] == {
         "smallest": [12, 9],
         "most_frequent": [12, 9],
-        "share": 15 / 16,
+        "share": 18 / 19,
         "largest": [40, 30],
     }
     assert result["trainable"]
-    assert ("sizes", "9 × 12 to 30 × 40, most often 9 × 12 (94%)") in lines(result)
+    assert ("sizes", "9 × 12 to 30 × 40, most often 9 × 12 (95%)") in lines(result)
+
+
+def plain(classes: int, each: int = 1) -> Dataset:
+    """A dataset without files."""
+    items = tuple(Item(f"{c}/{i}.png", c, (8, 8)) for c in range(classes) for i in range(each))
+    return Dataset(Path("d"), tuple(str(c) for c in range(classes)), items, (), "")
 
 
 @pytest.mark.parametrize(("classes", "rate"), [(97, None), (98, 0.01), (197, 0.01), (198, 0.001)])
 def test_the_promise_needs_classes_not_pairs(classes, rate):
-    from nearfar.app.data import Dataset, Item
-
-    items = tuple(Item(f"{c}/{i}.png", c, (8, 8)) for c in range(classes) for i in range(50))
-    result = summary(Dataset(Path("d"), tuple(str(c) for c in range(classes)), items, (), ""))
-    promise = result["false_match_rate"]
+    promise = summary(plain(classes, each=50))["false_match_rate"]
     assert promise["certified"] == rate
     if rate is None:
         assert promise["words"].endswith("1 % needs 20 of them: about 1 more classes in all.")
     if rate == 0.001:
         assert promise["words"].endswith("A false-match rate of 0.1 % can be promised.")
+
+
+@pytest.mark.parametrize("classes", [6, 13, 97, 98])
+def test_the_promise_counts_the_classes_that_training_calibrates_on(classes):
+    promise = summary(plain(classes))["false_match_rate"]
+    assert promise["calibration_classes"] == len(split_classes(plain(classes)).val)
+
+
+def test_the_promise_counts_validation_and_not_test_classes(monkeypatch):
+    monkeypatch.setattr("nearfar.app.summary.side_sizes", lambda n: (n - n // 3 - n // 10, n // 3, n // 10))
+    promise = summary(plain(60, each=4))["false_match_rate"]
+    assert promise["calibration_classes"] == 20
+    assert promise["different_pairs"] == round(60 * 59 / 2 * 16 / 9)
+    assert promise["certified"] == 0.01
+    assert promise["words"].endswith("0.1 % needs 40 of them: about 60 more classes in all.")
+
+
+def test_too_few_classes_have_no_split_and_no_promise():
+    result = summary(plain(5, each=4))
+    assert result["split"] is None
+    assert result["false_match_rate"]["calibration_classes"] == 0
+    assert result["false_match_rate"]["certified"] is None
+    assert "promise" not in dict(lines(result))
+    assert summary(plain(6))["split"] == {"train": 2, "val": 2, "test": 2}

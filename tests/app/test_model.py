@@ -24,7 +24,8 @@ from nearfar.app.calibration import (
 )
 from nearfar.app.decisions import answer, verdict
 from nearfar.app.encoder import ConvEncoder, EncoderConfig
-from nearfar.app.files import read_json, write_json, write_manifest
+from nearfar.app.files import read_json, write_json
+from nearfar.app.manifest import write_manifest
 from nearfar.app.model import Model, load, save_model
 from nearfar.metrics import Platt, Threshold
 from training_child import tiny, without_evaluation, write_stripes

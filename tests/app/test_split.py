@@ -17,13 +17,12 @@ def dataset(*names: str) -> Dataset:
 PEOPLE = tuple(f"s{i}" for i in range(1, 41))
 
 
-@pytest.mark.parametrize("classes", range(3, 60))
-def test_sides_are_disjoint_complete_and_not_empty(classes):
+@pytest.mark.parametrize("classes", range(6, 60))
+def test_sides_are_disjoint_complete_and_make_both_kinds_of_pairs(classes):
     names = tuple(f"k{i}" for i in range(classes))
     split = split_classes(dataset(*names), seed=5)
     assert sorted(split.train + split.val + split.test) == sorted(names)
-    least = 2 if classes >= 6 else 1
-    assert min(map(len, (split.train, split.val, split.test))) >= least
+    assert min(map(len, (split.train, split.val, split.test))) >= 2
     if classes >= 10:
         assert abs(len(split.val) - 0.2 * classes) <= 0.5
         assert abs(len(split.test) - 0.2 * classes) <= 0.5
@@ -60,8 +59,9 @@ def test_the_split_does_not_change_between_versions():
 
 
 def test_names_that_are_not_utf8_are_split():
-    names = ("a", "b", b"\xff".decode("utf-8", "surrogateescape"))
-    assert len(split_classes(dataset(*names), 0).test) == 1
+    names = (*"abcde", b"\xff".decode("utf-8", "surrogateescape"))
+    split = split_classes(dataset(*names), 0)
+    assert sorted(split.train + split.val + split.test) == sorted(names)
 
 
 def test_fractions_are_checked():
@@ -72,9 +72,20 @@ def test_fractions_are_checked():
     assert side_sizes(40, (0.5, 0.25, 0.25)) == (20, 10, 10)
 
 
-def test_two_classes_are_too_few():
-    with pytest.raises(DataError, match="expected 3 or more classes in d, got 2"):
-        split_classes(dataset("a", "b"))
+@pytest.mark.parametrize("fractions", [(0.05, 0.9, 0.05), (0.05, 0.05, 0.9), (0.98, 0.01, 0.01), (0.1, 0.45, 0.45)])
+def test_every_side_has_two_classes_whatever_the_fractions(fractions):
+    for classes in range(6, 60):
+        sizes = side_sizes(classes, fractions)
+        assert sum(sizes) == classes
+        assert min(sizes) >= 2
+
+
+@pytest.mark.parametrize("classes", [0, 2, 5])
+def test_five_classes_are_too_few(classes):
+    with pytest.raises(DataError, match=rf"^expected 6 or more classes .* in d, got {classes}; add classes"):
+        split_classes(dataset(*"abcde"[:classes]))
+    with pytest.raises(InputError, match=f"got {classes}"):
+        side_sizes(classes)
 
 
 def test_folds_are_consecutive_people():
@@ -98,8 +109,8 @@ def test_impossible_folds(k):
 
 
 def test_a_split_comes_back_from_its_file(tmp_path):
-    names = ("a", "é", b"\xff".decode("utf-8", "surrogateescape"))
-    split = Split(names[:1], names[1:2], names[2:])
+    names = ("a", "b", "é", "d", "e", b"\xff".decode("utf-8", "surrogateescape"))
+    split = Split(names[:2], names[2:4], names[4:])
     save_split(tmp_path / "split.json", split, "f00d")
     assert load_split(tmp_path / "split.json", "f00d") == split
 
@@ -119,7 +130,7 @@ def test_a_split_comes_back_from_its_file(tmp_path):
 )
 def test_a_split_that_does_not_fit_is_refused(change, reason, tmp_path):
     path = tmp_path / "split.json"
-    save_split(path, Split(("a",), ("b",), ("c",)), "f00d")
+    save_split(path, Split(("a", "b"), ("c", "d"), ("e", "f")), "f00d")
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ArtefactError, match=reason) as caught:
         load_split(path, "f00d")

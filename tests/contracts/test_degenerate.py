@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
+import nearfar as nf
 from cases import (
     ALL_CASES,
     CASES,
@@ -23,8 +25,6 @@ from cases import (
     plain,
     table_scale,
 )
-
-import nearfar as nf
 
 RNG = np.random.default_rng(41)
 X = RNG.normal(size=(8, 4))
@@ -176,7 +176,9 @@ def _run(battery, loss, framework, dtype):
     assert not wrong
 
 
-@pytest.mark.parametrize("battery", [SIZES, LABELS, GEOMETRY, MAGNITUDE], ids=["sizes", "labels", "geometry", "magnitude"])
+@pytest.mark.parametrize(
+    "battery", [SIZES, LABELS, GEOMETRY, MAGNITUDE], ids=["sizes", "labels", "geometry", "magnitude"]
+)
 @every_loss
 @cells
 def test_degenerate_batches(loss, framework, dtype, battery):
@@ -207,7 +209,7 @@ def test_the_verdict_can_be_wrong():
     assert "gradient" in verdict(Broken(), "numpy", "float64", X, Y)
 
 
-# ------------------------------------------------------------------------------------------------------- bad values
+# ------------------------------------------------------------ bad values
 
 BAD = {
     "one NaN": (patched((1, 2), np.nan), Y),
@@ -235,11 +237,13 @@ def test_nan_only_in_the_references(loss, framework):
         references = X[:4].copy()
         references[bad, 1] = np.nan
         with np.errstate(all="ignore"):
-            value, _ = call(loss, array(X, framework, "float64"), Y, array(references, framework, "float64"), [0, 1, 2, 9])
+            value, _ = call(
+                loss, array(X, framework, "float64"), Y, array(references, framework, "float64"), [0, 1, 2, 9]
+            )
         assert np.isnan(float(value)), bad
 
 
-# ------------------------------------------------------------------------------------------------- references, labels
+# ------------------------------------------------------------ references, labels
 
 
 @every_loss
@@ -333,7 +337,9 @@ BAD_LABELS = {
 def test_bad_labels_are_refused_by_name(loss, framework, name):
     labels = BAD_LABELS[name]
     x = array(X, framework, "float64")
-    for form in (labels, torch.tensor(labels)) if isinstance(labels, np.ndarray) and labels.dtype.kind in "fic" else (labels,):
+    for form in (
+        (labels, torch.tensor(labels)) if isinstance(labels, np.ndarray) and labels.dtype.kind in "fic" else (labels,)
+    ):
         if framework == "numpy" and form is not labels:
             continue
         with pytest.raises(nf.InputError, match=r"expected .* got .*; "):
@@ -347,7 +353,15 @@ def test_bad_embeddings_are_refused_by_name(loss, framework):
         a = np.zeros(shape, dtype=dtype)
         return a if framework == "numpy" else torch.tensor(a)
 
-    bad = [make((8, 0)), make((8,)), make((8, 2, 2)), make(()), make((8, 4), "int64"), make((8, 4), "complex128"), X.tolist()]
+    bad = [
+        make((8, 0)),
+        make((8,)),
+        make((8, 2, 2)),
+        make(()),
+        make((8, 4), "int64"),
+        make((8, 4), "complex128"),
+        X.tolist(),
+    ]
     if is_logits(loss, None):
         bad = bad[1:]
     for x in bad:
@@ -371,7 +385,7 @@ def test_other_devices_are_refused_by_name(loss):
         loss(x, torch.zeros(8, dtype=torch.int64, device="meta"))
 
 
-# ------------------------------------------------------------------------------------------------------- parameters
+# ------------------------------------------------------------ parameters
 
 NAN, INF = float("nan"), float("inf")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import oracles
 import pytest
 import torch
+
+import nearfar as nf
+import oracles
 from cases import (
     ALL_CASES,
     CASES,
@@ -24,8 +26,6 @@ from cases import (
     plain,
     table_scale,
 )
-
-import nearfar as nf
 from nearfar.engine import Strips
 
 every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
@@ -33,7 +33,8 @@ the_product = pytest.mark.parametrize("loss", ALL_CASES.values(), ids=ALL_CASES)
 either_table = pytest.mark.parametrize("apart", [False, True], ids=["self", "references"])
 cells = pytest.mark.parametrize(("framework", "dtype"), CELLS, ids=["-".join(c) for c in CELLS])
 euclidean = pytest.mark.parametrize(
-    "loss", [v for v in ALL_CASES.values() if isinstance(v.measure, nf.Euclidean) and type(v.measure) is not nf.CosineDistance]
+    "loss",
+    [v for v in ALL_CASES.values() if isinstance(v.measure, nf.Euclidean) and type(v.measure) is not nf.CosineDistance],
 )
 by_angle = {k: v for k, v in ALL_CASES.items() if isinstance(v.measure, nf.Cosine | nf.CosineDistance)}
 
@@ -121,7 +122,8 @@ def test_torch_backward_is_value_and_grad(loss, apart, dtype, batch, gallery):
 @every_loss
 @either_table
 def test_gradcheck(loss, apart, batch, gallery):
-    x, labels, y, reference_labels = _table(loss, batch, gallery, apart)
+    few = (batch[0][:7, :3], batch[1][:7]), (gallery[0][:5, :3], gallery[1][:5])
+    x, labels, y, reference_labels = _table(loss, *few, apart)
     leaves = [torch.tensor(v, requires_grad=True) for v in (x, y) if v is not None]
 
     def mean(a, b=None):
@@ -145,7 +147,9 @@ def test_per_anchor_is_each_anchors_mean(loss, apart, batch, gallery):
     sums, counts = oracles.dense_on_table(loss, plain_table(loss, x, y), *pairs)
     expected = np.where(counts > 0, sums / torch.where(counts > 0, counts, 1), 0)
     np.testing.assert_allclose(each, expected, rtol=1e-11, atol=1e-14)
-    assert float(loss(x, labels, **extra)) == pytest.approx(float((each * counts.numpy()).sum() / counts.sum()), rel=1e-12)
+    assert float(loss(x, labels, **extra)) == pytest.approx(
+        float((each * counts.numpy()).sum() / counts.sum()), rel=1e-12
+    )
 
 
 @every_loss
@@ -168,7 +172,7 @@ def plain_table(loss, x, y):
     return torch.tensor(rows, dtype=torch.float64)
 
 
-# ------------------------------------------------------------------------------------------------------------- laws
+# ------------------------------------------------------------ laws
 
 
 @every_loss

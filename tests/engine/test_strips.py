@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from cases import EPS, array, call, plain
 
 import nearfar as nf
+from cases import EPS, array, call, plain
 from nearfar.engine import STRIP, Strips, Task, height
 
 LOSSES = [

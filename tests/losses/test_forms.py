@@ -1,14 +1,14 @@
-"""The ways to call a loss say the same thing: views, aligned rows, pairs, triplets, distances, masks, references, sums."""
+"""The ways to call a loss say one thing: views, aligned rows, pairs, triplets, distances, masks, references, sums."""
 
 from __future__ import annotations
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from cases import ALL_CASES, CASES, array, call, is_logits, plain
 
 import nearfar as nf
+import oracles
+from cases import ALL_CASES, CASES, array, call, is_logits, plain
 from nearfar.engine import Strips
 
 every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
@@ -34,7 +34,7 @@ def _backward(call_form, *arrays):
     return value.detach(), [leaf.grad for leaf in leaves]
 
 
-# ------------------------------------------------------------------------------------------- one relation, many words
+# ------------------------------------------------------------ one relation, many words
 
 
 @every_loss
@@ -129,12 +129,16 @@ def test_gradient_of_views_and_aligned(loss):
 
     def both(a, b):
         forth = loss(a, range(6), references=b, reference_labels=range(6))
-        return forth if type(loss) is nf.NPairLoss else (forth + loss(b, range(6), references=a, reference_labels=range(6))) / 2
+        return (
+            forth
+            if type(loss) is nf.NPairLoss
+            else (forth + loss(b, range(6), references=a, reference_labels=range(6))) / 2
+        )
 
     _same(_backward(loss.aligned, LEFT, RIGHT), _backward(both, LEFT, RIGHT))
 
 
-# ---------------------------------------------------------------------------------------------------------- identities
+# ------------------------------------------------------------ identities
 
 
 @frameworks
@@ -182,7 +186,7 @@ def test_binary_cross_entropy_against_torch():
         assert torch.allclose(pairs, form.similarities(dot, same), rtol=1e-13)
 
 
-# --------------------------------------------------------------------------------------------------- brute-force triplets
+# ------------------------------------------------------------ brute-force triplets
 
 
 def _brute_force(loss, x, labels):
@@ -268,7 +272,7 @@ def test_semihard_anchor_matched():
     assert each[1] != again[1]
 
 
-# ----------------------------------------------------------------------------------------------------------- given pairs
+# ------------------------------------------------------------ given pairs
 
 PAIR_LOSSES = {k: v for k, v in ALL_CASES.items() if hasattr(v, "pairs")}
 DISTANCE_LOSSES = {k: v for k, v in ALL_CASES.items() if isinstance(v, nf.ContrastiveLoss)}
@@ -388,7 +392,7 @@ def test_forms_refuse_what_does_not_fit():
             pytest.fail(f"call {k} gave {bad()}")
 
 
-# ------------------------------------------------------------------------------------------------------------------ sums
+# ------------------------------------------------------------ sums
 
 
 @frameworks
@@ -420,14 +424,14 @@ def test_a_sum_with_class_weights():
     ce, (hx, hw) = nf.CrossEntropyLoss(0.5).value_and_grad(LEFT, labels, class_weights=weights)
     pairs, px = nf.ContrastiveLoss().value_and_grad(LEFT, labels)
     _same((value, (gx, gw)), (ce + 0.3 * pairs, (hx + 0.3 * px, hw)), rel=1e-14)
-    _same(
-        _backward(lambda a, w: total(a, labels, class_weights=w), LEFT, weights), (value, (gx, gw)), rel=1e-14
-    )
+    _same(_backward(lambda a, w: total(a, labels, class_weights=w), LEFT, weights), (value, (gx, gw)), rel=1e-14)
 
 
 def test_sums_of_forms():
     total = nf.ContrastiveLoss() + 2 * nf.BinaryCrossEntropyLoss()
-    apart = float(nf.ContrastiveLoss().pairs(LEFT, RIGHT, SAME)) + 2 * float(nf.BinaryCrossEntropyLoss().pairs(LEFT, RIGHT, SAME))
+    apart = float(nf.ContrastiveLoss().pairs(LEFT, RIGHT, SAME)) + 2 * float(
+        nf.BinaryCrossEntropyLoss().pairs(LEFT, RIGHT, SAME)
+    )
     assert float(total.pairs(LEFT, RIGHT, SAME)) == pytest.approx(apart)
     both = nf.InfoNCELoss() + nf.SupConLoss()
     assert float(both.views(LEFT, RIGHT)) == pytest.approx(2 * float(nf.InfoNCELoss().views(LEFT, RIGHT)))

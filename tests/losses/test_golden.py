@@ -163,7 +163,12 @@ def test_triplet_is_monotone_and_lipschitz_in_the_margin(unit):
 def test_limits_of_the_temperature(unit):
     assert float(nf.SupConLoss(temperature=1e9)(unit, Y)) == pytest.approx(np.log(11), rel=1e-8)
     s = unit @ unit.T
-    gaps = [max(0.0, max(s[i, j] for j in range(12) if Y[j] != Y[i]) - s[i, p]) for i in range(12) for p in range(12) if p != i and Y[p] == Y[i]]
+    gaps = [
+        max(0.0, max(s[i, j] for j in range(12) if Y[j] != Y[i]) - s[i, p])
+        for i in range(12)
+        for p in range(12)
+        if p != i and Y[p] == Y[i]
+    ]
     assert 1e-4 * float(nf.InfoNCELoss(temperature=1e-4)(unit, Y)) == pytest.approx(np.mean(gaps), rel=1e-4)
 
 

@@ -11,14 +11,10 @@ from nearfar.metrics import map_at_r, precision_at_1, r_precision, rank_metrics,
 
 def oracle(scores, query_labels, reference_labels, exclude_self, ks):
     """Mean over every order of every tie, by brute force; a NaN is behind all numbers and never a hit."""
-    out = {
-        name: [] for name in ["precision_at_1", *[f"recall_at_{k}" for k in ks], "r_precision", "map_at_r"]
-    }
+    out = {name: [] for name in ["precision_at_1", *[f"recall_at_{k}" for k in ks], "r_precision", "map_at_r"]}
     for i, row in enumerate(scores):
         items = [
-            (s, query_labels[i] == reference_labels[j])
-            for j, s in enumerate(row)
-            if not (exclude_self and i == j)
+            (s, query_labels[i] == reference_labels[j]) for j, s in enumerate(row) if not (exclude_self and i == j)
         ]
         relevant = sum(hit for _, hit in items)
         if relevant == 0:
@@ -101,7 +97,7 @@ def test_many_strips_equal_one(monkeypatch):
     rng = np.random.default_rng(13)
     scores, labels = rng.normal(size=(31, 31)), rng.integers(0, 6, 31)
     whole = rank_metrics(scores, labels)
-    monkeypatch.setattr("nearfar.metrics.retrieval._CELLS", 70)
+    monkeypatch.setattr("nearfar.metrics._ranking._CELLS", 70)
     for name, values in rank_metrics(scores, labels).items():
         np.testing.assert_array_equal(values, whole[name])
 

@@ -29,14 +29,14 @@ class AugmentConfig:
         erase_area: largest share of the picture that is erased.
     """
 
-    rotation: float = 6.0
-    shift: float = 0.04
-    scale: float = 0.08
+    rotation: float = 10.0
+    shift: float = 0.06
+    scale: float = 0.15
     flip: float = 0.5
     gamma: float = 0.3
     brightness: float = 0.2
-    lighting: float = 0.3
-    erase: float = 0.3
+    lighting: float = 0.4
+    erase: float = 0.4
     erase_area: float = 0.15
 
 
@@ -82,9 +82,7 @@ def standardise(pictures: torch.Tensor) -> torch.Tensor:
     return torch.where(sd > _SMALLEST_SD, x / sd.clamp_min(_SMALLEST_SD), torch.zeros_like(x))
 
 
-def augment(
-    pictures: torch.Tensor, generator: torch.Generator, config: AugmentConfig = _DEFAULT
-) -> torch.Tensor:
+def augment(pictures: torch.Tensor, generator: torch.Generator, config: AugmentConfig = _DEFAULT) -> torch.Tensor:
     """Change each picture at random: place, size, light, and a hidden patch.
 
     A pure function of its arguments and the generator's state, so an interrupted training run that

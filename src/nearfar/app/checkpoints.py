@@ -19,16 +19,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from nearfar._errors import ArtefactError, UsageError
-from nearfar.app.files import (
-    TEMPORARY,
-    _sync_folder,
-    check_manifest,
-    read_json,
-    shown,
-    write_json,
-    write_manifest,
-    write_whole,
-)
+from nearfar.app.files import TEMPORARY, read_json, shown, sync_folder, write_json, write_whole
+from nearfar.app.manifest import check_manifest, write_manifest
 
 _KEPT = 2
 _PREFIX = "step-"
@@ -73,11 +65,11 @@ def whole_folder(target: Path) -> Iterator[Path]:
         hidden.mkdir(parents=True)
         yield hidden
         write_manifest(hidden)
-        _sync_folder(hidden)
+        sync_folder(hidden)
         if target.exists():
             target.rename(old)
         hidden.rename(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UsageError(

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nearfar._errors import DataError
+from nearfar.app.alike import Picture, leave_out_duplicates, same_but_for_case
 from nearfar.app.files import shown
 from nearfar.app.images import UnreadableError, decode, read_bytes
 from nearfar.app.listing import File, list_classes
@@ -77,41 +76,58 @@ class Dataset:
         wanted = set(classes)
         return tuple(item for item in self.items if self.classes[item.label] in wanted)
 
-    def require_trainable(self, min_classes: int = LEAST_CLASSES) -> None:
-        """Refuse data that training cannot use.
-
-        Args:
-            min_classes: classes of two or more usable pictures that are needed.
+    def require_classes(self) -> None:
+        """Refuse too few classes to divide among training, validation and test.
 
         Raises:
-            DataError: if a problem is fatal or classes are too few; lists every problem found.
+            DataError: if there are fewer than `LEAST_CLASSES`; lists every problem found.
 
         Example:
             >>> from pathlib import Path
             >>> from nearfar import _errors
             >>> from nearfar.app.data import Dataset
             >>> try:
-            ...     Dataset(Path("faces"), (), (), (), "").require_trainable()
+            ...     Dataset(Path("faces"), ("ann", "bob"), (), (), "").require_classes()
             ... except _errors.DataError as error:
             ...     print(str(error).split(";")[0])
-            expected at least 3 classes of 2 or more readable pictures in faces, got 0
+            expected 6 or more classes of 2 or more readable pictures in faces, got 2
         """
-        fatal = sum(problem.fatal for problem in self.problems)
-        if len(self.classes) < min_classes:
-            head = (
-                f"expected at least {min_classes} classes of {LEAST_PICTURES} or more readable pictures in "
+        if len(self.classes) < LEAST_CLASSES:
+            raise self._refusal(
+                f"expected {LEAST_CLASSES} or more classes of {LEAST_PICTURES} or more readable pictures in "
                 f"{shown(self.root)}, got {len(self.classes)}; add classes (one sub-folder each)"
             )
-        elif fatal:
-            head = (
+
+    def require_trainable(self) -> None:
+        """Refuse data that training cannot use.
+
+        Raises:
+            DataError: if classes are too few or a problem is fatal; lists every problem found.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from nearfar import _errors
+            >>> from nearfar.app.data import Dataset, Problem
+            >>> twin = Problem("ann/2.png", "the same picture as bob/1.png", fatal=True)
+            >>> try:
+            ...     Dataset(Path("faces"), tuple("abcdef"), (), (twin,), "").require_trainable()
+            ... except _errors.DataError as error:
+            ...     print(str(error).split(";")[0])
+            expected data without contradiction in faces, got 1 fatal problem
+        """
+        self.require_classes()
+        fatal = sum(problem.fatal for problem in self.problems)
+        if fatal:
+            raise self._refusal(
                 f"expected data without contradiction in {shown(self.root)}, got {fatal} "
                 f"fatal problem{'s' if fatal > 1 else ''}; correct what is marked with !"
             )
-        else:
-            return
+
+    def _refusal(self, head: str) -> DataError:
+        """The error, followed by every problem found."""
         if self.problems:
             head += f"\n{len(self.problems)} found:"
-        raise DataError("\n".join([head, *(str(problem) for problem in self.problems)]))
+        return DataError("\n".join([head, *(str(problem) for problem in self.problems)]))
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -131,17 +147,6 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     parts = re.split(r"([0-9]+)", name)
     key = [(0, int(part), "") if part[:1].isdigit() and part.isascii() else (1, 0, part) for part in parts]
     return (*key, (2, 0, name))
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A file that decoded: what is needed to compare it with the others."""
-
-    path: str
-    group: str
-    size: tuple[int, int]
-    content: str
-    pixels: str
 
 
 def scan(
@@ -181,7 +186,7 @@ def scan(
     """
     root = Path(folder)
     groups, files, problems = list_classes(root, pattern)
-    pictures: list[_Picture] = []
+    pictures: list[Picture] = []
     for number, file in enumerate(sorted(files, key=lambda file: natural_key(file.path)), start=1):
         try:
             pictures.append(_read(root, file))
@@ -189,13 +194,11 @@ def scan(
             problems.append(Problem(file.path, f"{reason}; left out"))
         if progress is not None:
             progress(number, len(files))
-    pictures, duplicates = _leave_out_duplicates(pictures)
+    pictures, duplicates = leave_out_duplicates(pictures)
     classes, too_small = _usable_classes(groups, pictures)
-    problems += duplicates + too_small + _same_but_for_case(groups)
+    problems += duplicates + too_small + same_but_for_case(groups)
     label = {name: number for number, name in enumerate(classes)}
-    kept = sorted(
-        (p for p in pictures if p.group in label), key=lambda p: (label[p.group], natural_key(p.path))
-    )
+    kept = sorted((p for p in pictures if p.group in label), key=lambda p: (label[p.group], natural_key(p.path)))
     return Dataset(
         root=root,
         classes=tuple(classes),
@@ -205,41 +208,16 @@ def scan(
     )
 
 
-def _read(root: Path, file: File) -> _Picture:
+def _read(root: Path, file: File) -> Picture:
     """Decode one file to the end and take its marks."""
     content = read_bytes(root / file.path)
     picture = decode(content)
     width, height = picture.size
     pixels = hashlib.sha256(f"{width}×{height}:".encode() + picture.tobytes())
-    return _Picture(
-        file.path, file.group, (height, width), hashlib.sha256(content).hexdigest(), pixels.hexdigest()
-    )
+    return Picture(file.path, file.group, (height, width), hashlib.sha256(content).hexdigest(), pixels.hexdigest())
 
 
-def _leave_out_duplicates(pictures: list[_Picture]) -> tuple[list[_Picture], list[Problem]]:
-    """Keep the first of equal pictures of a class; equal pictures of two classes contradict each other."""
-    kept: list[_Picture] = []
-    problems: list[Problem] = []
-    seen: dict[str, dict[str, str]] = defaultdict(dict)  # pixels → class → first path
-    for picture in pictures:
-        first = seen[picture.pixels]
-        if picture.group in first:
-            problems.append(
-                Problem(picture.path, f"the same picture as {shown(first[picture.group])}; counted once")
-            )
-            continue
-        problems += [
-            Problem(
-                picture.path, f"the same picture as {shown(other)}, in another class; keep one", fatal=True
-            )
-            for other in first.values()
-        ]
-        first[picture.group] = picture.path
-        kept.append(picture)
-    return kept, problems
-
-
-def _usable_classes(groups: list[str], pictures: list[_Picture]) -> tuple[list[str], list[Problem]]:
+def _usable_classes(groups: list[str], pictures: list[Picture]) -> tuple[list[str], list[Problem]]:
     """Tell the classes that can make a pair from those that cannot."""
     counts = dict.fromkeys(groups, 0)
     for picture in pictures:
@@ -253,19 +231,7 @@ def _usable_classes(groups: list[str], pictures: list[_Picture]) -> tuple[list[s
     return sorted(usable, key=natural_key), problems
 
 
-def _same_but_for_case(groups: list[str]) -> list[Problem]:
-    """Point at class names that some file systems, and most readers, take for one."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(groups):
-        alike[unicodedata.normalize("NFC", name).casefold()].append(name)
-    return [
-        Problem(other, f"differs from class {shown(first)} only in letter case or accents' form; kept apart")
-        for first, *others in alike.values()
-        for other in others
-    ]
-
-
-def _fingerprint(pictures: list[_Picture]) -> str:
+def _fingerprint(pictures: list[Picture]) -> str:
     """SHA-256 over (path, SHA-256 of the bytes), sorted by path."""
     total = hashlib.sha256()
     for path, content in sorted((os.fsencode(picture.path), picture.content) for picture in pictures):

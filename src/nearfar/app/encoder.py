@@ -46,9 +46,7 @@ class EncoderConfig:
         if self.channels not in (1, 3):
             raise InputError(f"expected channels 1 or 3, got {self.channels}; convert the pictures")
         if len(self.size) != 2 or min(self.size) < 1:
-            raise InputError(
-                f"expected a size (height, width) of 1 or more, got {self.size}; give two numbers"
-            )
+            raise InputError(f"expected a size (height, width) of 1 or more, got {self.size}; give two numbers")
         if not self.widths or min(self.widths) < 1:
             raise InputError(f"expected one width of 1 or more per stage, got {self.widths}; give some")
         if self.dim < 1:

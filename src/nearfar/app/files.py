@@ -1,24 +1,20 @@
-"""Files written whole and read with suspicion: atomic replacement, strict JSON, checksums."""
+"""Files written whole and read with suspicion: atomic replacement and strict JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import secrets
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn
 
 from nearfar._errors import ArtefactError, InputError, UsageError
 
-MANIFEST = "checksums.json"
 TEMPORARY = ".nearfar-"
 """Start of the name of a file that is not yet complete; a leftover of a killed process may be deleted."""
 
-_MANIFEST_FORMAT = "nearfar checksums"
-_MANIFEST_VERSION = 1
 _LARGEST_JSON = 256 * 2**20
 
 
@@ -75,7 +71,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise UsageError(
             f"expected to write {shown(target)}, got {error.strerror or error}; "
@@ -83,8 +79,24 @@ def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
         ) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable, where the system can sync folders."""
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable, where the system can sync folders.
+
+    Args:
+        folder: the folder that holds the new name.
+
+    Raises:
+        OSError: if the system cannot open or sync it.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from nearfar.app.files import sync_folder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "hidden").mkdir()
+        ...     whole = (Path(folder) / "hidden").rename(Path(folder) / "whole")
+        ...     sync_folder(whole.parent)
+    """
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -157,9 +169,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         )
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ArtefactError(
-            f"expected a JSON file at {shown(path)}, got {reason}; name a complete run"
-        ) from error
+        raise ArtefactError(f"expected a JSON file at {shown(path)}, got {reason}; name a complete run") from error
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -173,136 +183,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _refuse_constant(name: str) -> NoReturn:
     """Refuse the NaN and Infinity that Python's parser would let through."""
     raise ValueError(f"{name}, which is not JSON")
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes.
-
-    Args:
-        path: the file.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Raises:
-        ArtefactError: if the file cannot be read.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from nearfar.app.files import sha256
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "a").write_bytes(b"")
-        ...     sha256(Path(folder) / "a")[:8]
-        'e3b0c442'
-    """
-    try:
-        with Path(path).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise ArtefactError(
-            f"expected a readable file at {shown(path)}, got {error.strerror or error}; name a complete run"
-        ) from error
-
-
-def write_manifest(folder: str | os.PathLike[str]) -> None:
-    """Record size and SHA-256 of every file below `folder` in its `checksums.json`, written last.
-
-    Hidden files are left out: they are leftovers or belong to the system.
-
-    Args:
-        folder: a folder whose files are all in place.
-
-    Raises:
-        ArtefactError: if a file cannot be read.
-        UsageError: if the system refuses to write.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from nearfar.app.files import check_manifest, write_manifest, write_whole
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_whole(Path(folder) / "weights", b"1234")
-        ...     write_manifest(folder)
-        ...     check_manifest(folder)
-    """
-    root = Path(folder)
-    files = {}
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root)
-        if (
-            name.as_posix() == MANIFEST
-            or any(part.startswith(".") for part in name.parts)
-            or not path.is_file()
-        ):
-            continue
-        files[name.as_posix()] = {"sha256": sha256(path), "size": path.stat().st_size}
-    write_json(root / MANIFEST, {"files": files, "format": _MANIFEST_FORMAT, "version": _MANIFEST_VERSION})
-
-
-def check_manifest(folder: str | os.PathLike[str]) -> None:
-    """Compare every file that `checksums.json` lists with its recorded size and SHA-256.
-
-    A checksum finds rot and mixed-up files, not a forger: who can change a file can change the list.
-
-    Args:
-        folder: a folder that `write_manifest` has seen.
-
-    Raises:
-        ArtefactError: if the list or a listed file is missing, damaged or of an unknown version; names it.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from nearfar import _errors
-        >>> from nearfar.app.files import check_manifest, write_manifest, write_whole
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_whole(Path(folder) / "weights", b"1234")
-        ...     write_manifest(folder)
-        ...     write_whole(Path(folder) / "weights", b"1235")
-        ...     try:
-        ...         check_manifest(folder)
-        ...     except _errors.ArtefactError as error:
-        ...         print("weights, got other content" in str(error))
-        True
-    """
-    root = Path(folder)
-    for name, entry in _manifest_files(root / MANIFEST).items():
-        path = root / name
-        try:
-            size = path.stat().st_size
-        except (OSError, ValueError) as error:
-            raise _damaged(path, "no such file") from error
-        if size != entry["size"]:
-            raise _damaged(path, f"{size} bytes instead of {entry['size']}")
-        if sha256(path) != entry["sha256"]:
-            raise _damaged(path, "other content (its SHA-256 differs)")
-
-
-def _manifest_files(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the list of files, refusing what `write_manifest` would not write."""
-    record = read_json(path)
-    if not isinstance(record, dict) or record.get("format") != _MANIFEST_FORMAT:
-        raise _damaged(path, "a file that is no list of checksums")
-    if record.get("version") != _MANIFEST_VERSION:
-        raise ArtefactError(
-            f"expected version {_MANIFEST_VERSION} in {shown(path)}, got {record.get('version')!r}; "
-            "update nearfar, or make the folder again"
-        )
-    files = record.get("files")
-    if not isinstance(files, dict):
-        raise _damaged(path, "no list of files")
-    for name, entry in files.items():
-        inside = PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts or "\\" in name or ":" in name:
-            raise _damaged(path, f"a name that leads out of the folder ({shown(name)})")
-        if not isinstance(entry, dict) or set(entry) != {"sha256", "size"}:
-            raise _damaged(path, f"no size and SHA-256 for {shown(name)}")
-    return files
-
-
-def _damaged(path: Path, reason: str) -> ArtefactError:
-    """Say that a file is not the one that was written."""
-    return ArtefactError(
-        f"expected the file that was written as {shown(path)}, got {reason}; copy or make the folder again"
-    )

@@ -20,7 +20,8 @@ from nearfar.app.calibration import CALIBRATION, Calibration, load_calibration
 from nearfar.app.checkpoints import encode_tensors, read_tensors, whole_folder
 from nearfar.app.decisions import Answer, Verdict, answer, verdict
 from nearfar.app.encoder import ConvEncoder, EncoderConfig
-from nearfar.app.files import check_manifest, read_json, shown, write_json, write_whole
+from nearfar.app.files import read_json, shown, write_json, write_whole
+from nearfar.app.manifest import check_manifest
 from nearfar.app.pictures import read_pictures
 
 MODEL = "model"

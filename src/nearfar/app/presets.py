@@ -56,9 +56,9 @@ class Preset:
     P: int = 16
     K: int = 4
     views: int = 1
-    steps: int = 300
-    learning_rate: float = 1.5e-3
-    warmup: float = 0.07
+    steps: int = 400
+    learning_rate: float = 3e-3
+    warmup: float = 0.05
     weight_decay: float = 1e-2
     clip: float = 5.0
     average: float = 0.0

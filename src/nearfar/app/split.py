@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nearfar._errors import ArtefactError, DataError, InputError
+from nearfar._errors import ArtefactError, InputError
 from nearfar.app.data import LEAST_CLASSES, Dataset, natural_key
 from nearfar.app.files import read_json, shown, write_json
 
 FRACTIONS = (0.6, 0.2, 0.2)
 
 _SIDES = ("train", "val", "test")
+_LEAST = LEAST_CLASSES // len(_SIDES)
 _FORMAT = "nearfar split"
 
 
@@ -27,41 +28,33 @@ class Split:
     test: tuple[str, ...]
 
 
-def split_classes(
-    dataset: Dataset, seed: int = 0, fractions: tuple[float, float, float] = FRACTIONS
-) -> Split:
+def split_classes(dataset: Dataset, seed: int = 0, fractions: tuple[float, float, float] = FRACTIONS) -> Split:
     """Divide the classes of a dataset in three, by chance that depends on the seed and the names alone.
 
     Args:
-        dataset: at least three classes.
+        dataset: `LEAST_CLASSES` or more classes.
         seed: another seed, another division.
         fractions: shares of training, validation and test; they sum to 1.
 
     Returns:
-        The three sides. Each has a class, from six classes on two: so it has both kinds of pairs.
+        The three sides, each of two classes or more: so each has both kinds of pairs.
 
     Raises:
-        DataError: if there are fewer than three classes.
+        DataError: if there are too few classes.
         InputError: if the fractions are not positive or do not sum to 1.
 
     Example:
         >>> from pathlib import Path
         >>> from nearfar.app.data import Dataset
         >>> from nearfar.app.split import split_classes
-        >>> data = Dataset(Path("faces"), ("s1", "s2", "s3", "s4", "s5"), (), (), "")
+        >>> data = Dataset(Path("faces"), ("s1", "s2", "s3", "s4", "s5", "s6"), (), (), "")
         >>> split_classes(data, seed=1) == split_classes(data, seed=1)
         True
     """
     if not all(0 < share < 1 for share in fractions) or abs(sum(fractions) - 1) > 1e-9:
         raise InputError(f"expected positive fractions of sum 1, got {fractions}; try {FRACTIONS}")
-    if len(dataset.classes) < LEAST_CLASSES:
-        raise DataError(
-            f"expected {LEAST_CLASSES} or more classes in {shown(dataset.root)}, got {len(dataset.classes)}; "
-            "add classes (one sub-folder each)"
-        )
-    drawn = sorted(
-        dataset.classes, key=lambda name: hashlib.sha256(f"{seed}/".encode() + os.fsencode(name)).digest()
-    )
+    dataset.require_classes()
+    drawn = sorted(dataset.classes, key=lambda name: hashlib.sha256(f"{seed}/".encode() + os.fsencode(name)).digest())
     train, val, _ = side_sizes(len(drawn), fractions)
     sides = drawn[:train], drawn[train : train + val], drawn[train + val :]
     return Split(*(tuple(sorted(side, key=natural_key)) for side in sides))
@@ -71,21 +64,25 @@ def side_sizes(classes: int, fractions: tuple[float, float, float] = FRACTIONS) 
     """How many classes go to training, validation and test.
 
     Args:
-        classes: three or more.
+        classes: `LEAST_CLASSES` or more.
         fractions: the shares aimed at.
 
     Returns:
-        Three counts that sum to `classes`: each at least 1, and at least 2 from six classes on.
+        Three counts that sum to `classes`, each at least 2.
+
+    Raises:
+        InputError: if there are too few classes for that.
 
     Example:
         >>> from nearfar.app.split import side_sizes
-        >>> side_sizes(40), side_sizes(6), side_sizes(4)
-        ((24, 8, 8), (2, 2, 2), (2, 1, 1))
+        >>> side_sizes(40), side_sizes(9), side_sizes(6)
+        ((24, 8, 8), (5, 2, 2), (2, 2, 2))
     """
-    least = 2 if classes >= 2 * len(_SIDES) else 1
-    val = max(least, round(classes * fractions[1]))
-    test = max(least, round(classes * fractions[2]))
-    while classes - val - test < least:  # fractions with a small share for training
+    if classes < LEAST_CLASSES:
+        raise InputError(f"expected a number of classes from {LEAST_CLASSES} on, got {classes}; a side needs {_LEAST}")
+    val = max(_LEAST, round(classes * fractions[1]))
+    test = max(_LEAST, round(classes * fractions[2]))
+    while classes - val - test < _LEAST:  # fractions with a small share for training
         val, test = (val - 1, test) if val > test else (val, test - 1)
     return classes - val - test, val, test
 
@@ -112,9 +109,7 @@ def folds(classes: Iterable[str], k: int = 8) -> tuple[tuple[str, ...], ...]:
     """
     ordered = sorted(classes, key=natural_key)
     if not 2 <= k <= len(ordered):
-        raise InputError(
-            f"expected k from 2 to the number of classes ({len(ordered)}), got {k}; use fewer folds"
-        )
+        raise InputError(f"expected k from 2 to the number of classes ({len(ordered)}), got {k}; use fewer folds")
     edges = [len(ordered) * i // k for i in range(k + 1)]
     return tuple(tuple(ordered[start:stop]) for start, stop in pairwise(edges))
 
@@ -135,9 +130,9 @@ def save_split(path: str | os.PathLike[str], split: Split, fingerprint: str) -> 
         >>> from pathlib import Path
         >>> from nearfar.app.split import Split, load_split, save_split
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_split(Path(folder) / "split.json", Split(("a", "b"), ("c",), ("d",)), "f00d")
+        ...     save_split(Path(folder) / "split.json", Split(("a", "b"), ("c", "d"), ("e", "f")), "f00d")
         ...     load_split(Path(folder) / "split.json", "f00d").val
-        ('c',)
+        ('c', 'd')
     """
     sides = {side: list(getattr(split, side)) for side in _SIDES}
     write_json(path, {"format": _FORMAT, "version": 1, "fingerprint": fingerprint, **sides})
@@ -162,7 +157,7 @@ def load_split(path: str | os.PathLike[str], fingerprint: str) -> Split:
         >>> from nearfar import _errors
         >>> from nearfar.app.split import Split, load_split, save_split
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_split(Path(folder) / "split.json", Split(("a", "b"), ("c",), ("d",)), "f00d")
+        ...     save_split(Path(folder) / "split.json", Split(("a", "b"), ("c", "d"), ("e", "f")), "f00d")
         ...     try:
         ...         _ = load_split(Path(folder) / "split.json", "beef")
         ...     except _errors.ArtefactError as error:

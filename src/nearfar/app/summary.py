@@ -8,10 +8,8 @@ from typing import Any
 
 from nearfar.app.data import LEAST_CLASSES, Dataset
 from nearfar.app.files import shown
-from nearfar.app.split import FRACTIONS, side_sizes
-
-CERTIFIED_FROM = {0.01: 20, 0.001: 40}
-"""False-match rate → calibration classes from which it can be promised and not only estimated."""
+from nearfar.app.split import side_sizes
+from nearfar.metrics import CLASSES_FOR_FMR
 
 
 def summary(dataset: Dataset) -> dict[str, Any]:
@@ -28,10 +26,10 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         >>> from pathlib import Path
         >>> from nearfar.app.data import Dataset, Item
         >>> from nearfar.app.summary import summary
-        >>> items = tuple(Item(f"{name}/{i}", label) for label, name in enumerate("abc") for i in "12")
-        >>> result = summary(Dataset(Path("letters"), ("a", "b", "c"), items, (), ""))
+        >>> items = tuple(Item(f"{name}/{i}", label) for label, name in enumerate("abcdef") for i in "12")
+        >>> result = summary(Dataset(Path("letters"), tuple("abcdef"), items, (), ""))
         >>> result["pairs"], result["trainable"]
-        ({'same': 3, 'different': 12}, True)
+        ({'same': 6, 'different': 60}, True)
     """
     counts = dataset.counts
     fatal = sum(problem.fatal for problem in dataset.problems)
@@ -79,9 +77,7 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             ("pairs", f"{found['pairs']['same']:,} same, {found['pairs']['different']:,} different"),
         ]
     if split:
-        table.append(
-            ("classes for", f"training {split['train']}, validation {split['val']}, test {split['test']}")
-        )
+        table.append(("classes for", f"training {split['train']}, validation {split['val']}, test {split['test']}"))
         table.append(("promise", found["false_match_rate"]["words"]))
     table.append(("problems", f"{len(found['problems'])}" + (f", {fatal} fatal (marked !)" if fatal else "")))
     return table
@@ -127,15 +123,16 @@ def _split(dataset: Dataset) -> dict[str, int] | None:
 
 
 def _false_match_rate(dataset: Dataset) -> dict[str, Any]:
-    """The smallest rate that the classes kept out of training can certify, and what is missing to the next.
+    """The smallest rate that the validation classes can certify, and what is missing to the next.
 
-    Pictures of one class are not independent trials, so classes count, not pairs.
+    Training calibrates on the validation classes. Pictures of one class are not independent trials, so
+    classes count, not pairs.
     """
     classes = len(dataset.classes)
-    held = side_sizes(classes)[2] if classes >= LEAST_CLASSES else 0
+    held = _calibration_classes(classes)
     pairs = round(_pairs(dataset.counts)["different"] * (held / classes) ** 2) if held else 0
-    certified = [rate for rate, least in CERTIFIED_FROM.items() if held >= least]
-    missing = {rate: least for rate, least in CERTIFIED_FROM.items() if held < least}
+    certified = [rate for rate, least in CLASSES_FOR_FMR if held >= least]
+    missing = [(rate, least) for rate, least in CLASSES_FOR_FMR if held < least]
     words = f"{held} classes and about {pairs:,} pairs of different classes stay for calibration. "
     words += (
         f"A false-match rate of {100 * min(certified):g} % can be promised."
@@ -143,7 +140,7 @@ def _false_match_rate(dataset: Dataset) -> dict[str, Any]:
         else "No false-match rate can be promised: thresholds are estimates only."
     )
     if missing:
-        rate, least = next(iter(missing.items()))
+        rate, least = missing[0]
         needed = _classes_needed(least)
         words += f" {100 * rate:g} % needs {least} of them: about {needed - classes} more classes in all."
     return {
@@ -154,9 +151,14 @@ def _false_match_rate(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def _calibration_classes(classes: int) -> int:
+    """How many of the classes the usual split keeps for validation, where training calibrates."""
+    return side_sizes(classes)[1] if classes >= LEAST_CLASSES else 0
+
+
 def _classes_needed(held: int) -> int:
     """The least number of classes of which the usual split keeps `held` for calibration."""
     total = LEAST_CLASSES
-    while side_sizes(total, FRACTIONS)[2] < held:
+    while _calibration_classes(total) < held:
         total += 1
     return total

@@ -70,7 +70,7 @@ class Task:
         relation, rows, columns = self.relation.kept(self.xp, self.anchors, self.references)
         if rows is None:
             return _run_strips(self, relation, height, gradient, upstream)
-        references = None if self.references is None else self.references[columns]
+        references = self.references if columns is None else self.references[columns]
         task = Task(self.loss, self.xp, self.anchors[rows], references, relation)
         part = upstream if upstream is None else upstream[rows]
         return _spread(self, task._run(height, gradient, part), rows, columns)
@@ -81,9 +81,10 @@ def _spread(task: Task, kept: Outcome, rows: Array, columns: Array | None) -> Ou
     whole = zeros(task.xp, (task.anchors.shape[0],), task.anchors)
     whole[rows] = kept.per_anchor
     gradients: list[Array | None] = []
+    given: Any
     for given, part, places in zip((task.anchors, task.references), kept.gradients, (rows, columns), strict=True):
-        spread = None
-        if part is not None:
+        spread = part
+        if part is not None and places is not None:
             spread = task.xp.zeros_like(given)
             spread[places] = part
         gradients.append(spread)
@@ -91,10 +92,13 @@ def _spread(task: Task, kept: Outcome, rows: Array, columns: Array | None) -> Ou
 
 
 def _centre(xp: Namespace, rows: Array) -> Array | None:
+    """The mean row where it is large beside the spread, else 0."""
     if rows.shape[0] == 0:
         return None
     mean = xp.mean(rows, axis=0)
-    return where(xp, xp.isfinite(mean), mean, 0.0)
+    offset, spread = xp.sum(mean * mean), xp.sum(xp.var(rows, axis=0))
+    # A small offset costs less than the rounding of taking it off.
+    return where(xp, xp.isfinite(mean) & (offset > 4 * spread), mean, 0.0)
 
 
 def _run_strips(task: Task, relation: Relation, height: int, gradient: bool, upstream: Array | None) -> Outcome:

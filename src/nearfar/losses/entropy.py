@@ -93,7 +93,7 @@ class CrossEntropyLoss(PairLoss):
         columns = (embeddings.shape[-1] if class_weights is None else class_weights.shape[0]) if embeddings.ndim else 0
         classes = arange(xp, columns, embeddings)
         if class_weights is not None:
-            return class_weights, Labels(labels, classes, ignore_label)
+            return class_weights, Labels(labels, classes, ignore_label, ignore_references=False)
         if embeddings.ndim != 2:
             raise ShapeError(f"expected logits of shape (items, classes), got {tuple(embeddings.shape)}; stack them")
         if isinstance(ignore_label, str):

@@ -99,7 +99,8 @@ class TripletLoss(PairLoss):
         """Each selected triplet is a term."""
         positives, negatives = pair.positive_count, pair.negative_count
         if self.active_only:
-            return xp.sum(where(xp, pair.weight > 0, pair.take(weight), 0.0), axis=1)
+            counted = (pair.weight > 0) & (negatives > 0)
+            return xp.sum(where(xp, counted, pair.take(weight), 0.0), axis=1)
         if self.mining == "all":
             return positives * negatives
         exists = xp.astype(negatives > 0, weight.dtype)
@@ -127,7 +128,7 @@ class TripletLoss(PairLoss):
         difference += self.margin
         if self.soft:
             return softplus(xp, difference), sigmoid(xp, difference)
-        return relu(xp, difference), xp.astype(difference > 0, difference.dtype)
+        return relu(xp, difference), xp.astype(~(difference <= 0), difference.dtype)
 
     def _hard(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
         if pair.index.shape[1] == 0:

@@ -8,38 +8,15 @@ score ranks last and is never a hit. A strictly increasing map of the scores cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nearfar._errors import InputError, ShapeError
-from nearfar.metrics._checks import Array, label_array, score_array
+from nearfar._errors import InputError
+from nearfar.metrics._ranking import Ranking, rankings
 
-_CELLS = 1 << 20  # cells of one strip of the table
-
-
-@dataclass(frozen=True)
-class _Ranking:
-    """A strip of queries, references from near to far; every array is queries × positions."""
-
-    before: NDArray[np.int64]  # positions ahead of the tie group
-    size: NDArray[np.int64]  # size of the tie group
-    hits_before: NDArray[np.int64]
-    hits: NDArray[np.int64]  # hits in the tie group
-    relevant: NDArray[np.int64]  # R of each query
-
-    def at(self, position: NDArray[np.int64]) -> tuple[Array, Array, Array, Array]:
-        """(places to fill, size, hits before, hits) of the group that holds the 0-based ``position``."""
-        rows = np.arange(len(position))
-        taken = position + 1 - self.before[rows, position]
-        return (
-            taken,
-            self.size[rows, position],
-            self.hits_before[rows, position],
-            self.hits[rows, position],
-        )
+_Rule = Callable[[Ranking], NDArray[np.float64]]
 
 
 def precision_at_1(
@@ -203,13 +180,10 @@ def rank_metrics(
     rules |= {f"recall_at_{place}": _recall(place) for place in k}
     rules |= {"r_precision": _r_precision, "map_at_r": _map_at_r}
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in rules}
-    for ranking in _rankings(scores, query_labels, reference_labels, exclude_self):
+    for ranking in rankings(scores, query_labels, reference_labels, exclude_self):
         for name, rule in rules.items():
             found[name].append(_apply(rule, ranking))
     return {name: np.concatenate([np.zeros(0), *parts]) for name, parts in found.items()}
-
-
-_Rule = Callable[[_Ranking], NDArray[np.float64]]
 
 
 def _per_query(
@@ -219,87 +193,29 @@ def _per_query(
     reference_labels: ArrayLike | None,
     exclude_self: bool | None,
 ) -> NDArray[np.float64]:
-    strips = _rankings(scores, query_labels, reference_labels, exclude_self)
+    strips = rankings(scores, query_labels, reference_labels, exclude_self)
     return np.concatenate([np.zeros(0), *(_apply(rule, ranking) for ranking in strips)])
 
 
-def _apply(rule: _Rule, ranking: _Ranking) -> NDArray[np.float64]:
+def _apply(rule: _Rule, ranking: Ranking) -> NDArray[np.float64]:
     lonely = ranking.relevant == 0
     if ranking.before.shape[1] == 0:
         return np.full(len(lonely), np.nan)
     return np.where(lonely, np.nan, rule(ranking))
 
 
-def _rankings(
-    scores: ArrayLike, query_labels: ArrayLike, reference_labels: ArrayLike | None, exclude_self: bool | None
-) -> Iterator[_Ranking]:
-    table = score_array(scores, "scores", 2)
-    rows, columns = table.shape
-    queries = label_array(query_labels, "query_labels", rows)
-    without_self = reference_labels is None if exclude_self is None else exclude_self
-    if (without_self or reference_labels is None) and rows != columns:
-        raise ShapeError(
-            f"expected square scores, got {table.shape}; pass reference_labels and exclude_self=False"
-        )
-    references = (
-        queries if reference_labels is None else label_array(reference_labels, "reference_labels", columns)
-    )
-    _comparable(queries, references)
-    height = max(1, _CELLS // max(1, columns))
-    for start in range(0, rows, height):
-        strip = table[start : start + height]
-        relevant = np.asarray(queries[start : start + height, None] == references[None, :], dtype=bool)
-        if without_self:
-            own = np.arange(len(strip))
-            strip = strip.copy()
-            strip[own, start + own] = np.nan  # last place, never a hit
-            relevant[own, start + own] = False
-        yield _rank(strip, relevant)
-
-
-def _comparable(queries: Array, references: Array) -> None:
-    kinds = {"text" if part.dtype.kind in "US" else "object" if part.dtype.kind == "O" else "number"
-             for part in (queries, references) if len(part)}  # fmt: skip
-    if len(kinds) > 1 and "object" not in kinds:
-        raise InputError(
-            f"expected labels of one kind, got {queries.dtype} and {references.dtype}; "
-            "convert those of the queries or of the references"
-        )
-
-
-def _rank(scores: Array, relevant: NDArray[np.bool_]) -> _Ranking:
-    order = np.argsort(-scores, axis=1, kind="stable")  # NaN last
-    ranked = np.take_along_axis(scores, order, axis=1)
-    hit = np.take_along_axis(relevant, order, axis=1) & ~np.isnan(ranked)
-    columns = ranked.shape[1]
-    place = np.arange(columns)
-    new = np.ones(ranked.shape, dtype=bool)
-    new[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-    last = np.ones(ranked.shape, dtype=bool)
-    last[:, :-1] = new[:, 1:]
-    before = np.maximum.accumulate(np.where(new, place, 0), axis=1)
-    end = np.minimum.accumulate(np.where(last, place + 1, columns)[:, ::-1], axis=1)[:, ::-1]
-    counted = np.zeros((len(ranked), columns + 1), dtype=np.int64)
-    np.cumsum(hit, axis=1, out=counted[:, 1:])
-    hits_before = np.take_along_axis(counted, before, axis=1)
-    hits = np.take_along_axis(counted, end, axis=1) - hits_before
-    return _Ranking(before, end - before, hits_before, hits, relevant.sum(axis=1))
-
-
 def _recall(k: int) -> _Rule:
     if k < 1:
         raise InputError(f"expected k of at least 1, got {k}; recall@1 is the nearest reference")
 
-    def rule(ranking: _Ranking) -> NDArray[np.float64]:
+    def rule(ranking: Ranking) -> NDArray[np.float64]:
         rows, columns = ranking.before.shape
         places, size, hits_before, hits = ranking.at(np.full(rows, min(k, columns) - 1))
         log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, columns + 1)))])
         misses = size - hits
         room = misses >= places  # else a hit must be among the places
         rest = np.where(room, misses - places, 0)
-        log_none = (
-            log_factorial[misses] - log_factorial[rest] - log_factorial[size] + log_factorial[size - places]
-        )
+        log_none = log_factorial[misses] - log_factorial[rest] - log_factorial[size] + log_factorial[size - places]
         none = np.where(room, np.exp(np.where(room, log_none, 0.0)), 0.0)
         none = np.where(places == 1, misses / size, none)  # exact where it matters most
         return np.where(hits_before > 0, 1.0, np.where(hits == 0, 0.0, 1.0 - none))
@@ -307,13 +223,13 @@ def _recall(k: int) -> _Rule:
     return rule
 
 
-def _r_precision(ranking: _Ranking) -> NDArray[np.float64]:
+def _r_precision(ranking: Ranking) -> NDArray[np.float64]:
     relevant = np.maximum(ranking.relevant, 1)
     places, size, hits_before, hits = ranking.at(relevant - 1)
     return np.asarray((hits_before + hits * places / size) / relevant)
 
 
-def _map_at_r(ranking: _Ranking) -> NDArray[np.float64]:
+def _map_at_r(ranking: Ranking) -> NDArray[np.float64]:
     relevant = np.maximum(ranking.relevant, 1)
     width = int(relevant.max(initial=1))
     before, size = ranking.before[:, :width], ranking.size[:, :width]

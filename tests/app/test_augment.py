@@ -202,22 +202,33 @@ def unit(vector: list[float]) -> list[float]:
     return [v / length for v in vector]
 
 
-@pytest.mark.parametrize("mirror", [False, True])
-def test_embed_pictures_equals_loops(mirror: bool) -> None:
+def moved(picture: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Pixel by pixel, the nearest pixel standing in beyond the edge."""
+    _, height, width = picture.shape
+    result = torch.empty_like(picture)
+    for y in range(height):
+        for x in range(width):
+            result[:, y, x] = picture[:, min(max(y + down, 0), height - 1), min(max(x + right, 0), width - 1)]
+    return result
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_embed_pictures_equals_loops(averaged: bool) -> None:
     encoder, pictures = linear(), stored()
     expected = []
     for picture in pictures:
-        row = unit(encoder(standardise(picture[None]))[0].tolist())
-        if mirror:
-            other = unit(encoder(standardise(picture[None].flip(-1)))[0].tolist())
-            row = unit([a + b for a, b in zip(row, other, strict=True)])
-        expected.append(row)
-    result = embed_pictures(encoder, pictures, mirror=mirror)
+        views = [picture]
+        if averaged:
+            views = [moved(picture, *by) for by in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))]
+            views += [view.flip(-1) for view in views]
+        rows = [unit(encoder(standardise(view[None]))[0].tolist()) for view in views]
+        expected.append(unit([math.fsum(values) for values in zip(*rows, strict=True)]))
+    result = embed_pictures(encoder, pictures, averaged)
     torch.testing.assert_close(result, torch.tensor(expected), atol=1e-5, rtol=1e-5)
     assert not result.requires_grad
 
 
-def test_mirrored_pictures_embed_alike_only_with_mirror() -> None:
+def test_mirrored_pictures_embed_alike_only_when_averaged() -> None:
     encoder, pictures = linear(), stored()
     torch.testing.assert_close(embed_pictures(encoder, pictures), embed_pictures(encoder, pictures.flip(-1)))
     apart = embed_pictures(encoder, pictures, False) - embed_pictures(encoder, pictures.flip(-1), False)

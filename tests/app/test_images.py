@@ -16,9 +16,7 @@ from nearfar.app.images import MAX_PIXELS, UnreadableError, decode, read_bytes, 
 def colours(height: int = 24, width: int = 31) -> np.ndarray:
     """A picture that differs from each of its mirror images and turns."""
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x * y) % 256], axis=-1).astype(
-        np.uint8
-    )
+    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x * y) % 256], axis=-1).astype(np.uint8)
 
 
 def encoded(pixels: np.ndarray, kind: str, **options: object) -> bytes:
@@ -201,9 +199,7 @@ def test_the_largest_allowed_picture_is_the_cap():
 def test_what_is_no_picture_is_named(content, reason, tmp_path):
     path = tmp_path / "face.jpg"
     path.write_bytes(content)
-    with pytest.raises(
-        DataError, match=f"expected a readable picture at .*face.jpg, got .*{reason}.*; replace"
-    ):
+    with pytest.raises(DataError, match=f"expected a readable picture at .*face.jpg, got .*{reason}.*; replace"):
         read_image(path)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from kornia.geometry.transform import warp_affine
 from torch import nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
+_SHIFT = 28  # a shift when embedding is this part of the side: 2 of 56 pixels
 _SMALLEST_SD = 1e-6  # of pictures in [0, 1]; one grey level in one of 15 million pixels is more
 
 
@@ -160,16 +162,17 @@ def _between(place: torch.Tensor, start: torch.Tensor, length: torch.Tensor) -> 
 
 @torch.no_grad()
 def embed_pictures(
-    encoder: nn.Module, pictures: torch.Tensor, mirror: bool = True, batch_size: int = 256
+    encoder: nn.Module, pictures: torch.Tensor, averaged: bool = True, batch_size: int = 256
 ) -> torch.Tensor:
-    """Embed stored pictures on the unit sphere, averaged with their mirror images.
+    """Embed stored pictures on the unit sphere, each averaged with small shifts of it and their mirror images.
 
-    ``unit(unit(f(x)) + unit(f(mirrored x)))`` where ``unit(v) = v / |v|``.
+    ``unit(Σ_v unit(f(v)))`` over the picture, its shifts by a 28th of its side in four directions, and the mirror
+    images of these five, where ``unit(x) = x / |x|``.
 
     Args:
         encoder: maps standardised pictures (B, C, h, w) to embeddings (B, dim).
         pictures: uint8 of shape (N, C, h, w).
-        mirror: whether to average with the picture seen in a mirror.
+        averaged: whether to average; otherwise the picture alone is embedded.
         batch_size: pictures per call of the encoder.
 
     Returns:
@@ -179,15 +182,28 @@ def embed_pictures(
         >>> import torch
         >>> from nearfar.app.augment import embed_pictures
         >>> pictures = torch.arange(12, dtype=torch.uint8).view(2, 1, 2, 3)
-        >>> embed_pictures(torch.nn.Flatten(), pictures, mirror=False).norm(dim=1).round(decimals=5)
+        >>> embed_pictures(torch.nn.Flatten(), pictures, averaged=False).norm(dim=1).round(decimals=5)
         tensor([1., 1.])
     """
     device = next((p.device for p in encoder.parameters()), pictures.device)
-    rows = [_embed(encoder, chunk.to(device), mirror) for chunk in torch.split(pictures, batch_size)]
+    rows = [_embed(encoder, chunk.to(device), averaged) for chunk in torch.split(pictures, batch_size)]
     return torch.cat(rows)
 
 
-def _embed(encoder: nn.Module, pictures: torch.Tensor, mirror: bool) -> torch.Tensor:
-    x = standardise(pictures)
-    unit = normalize(encoder(x), dim=1)
-    return normalize(unit + normalize(encoder(x.flip(-1)), dim=1), dim=1) if mirror else unit
+def _embed(encoder: nn.Module, pictures: torch.Tensor, averaged: bool) -> torch.Tensor:
+    if not averaged:
+        return normalize(encoder(standardise(pictures)), dim=1)
+    units = []
+    for shifted in _shifts(pictures):
+        x = standardise(shifted)
+        units += [normalize(encoder(x), dim=1), normalize(encoder(x.flip(-1)), dim=1)]
+    return normalize(torch.stack(units).sum(dim=0), dim=1)
+
+
+def _shifts(pictures: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The pictures, and the pictures moved by a 28th of their side, edges continued."""
+    height, width = pictures.shape[-2:]
+    down, right = max(1, round(height / _SHIFT)), max(1, round(width / _SHIFT))
+    wide = pad(pictures.to(torch.float32), (right, right, down, down), mode="replicate").to(pictures.dtype)
+    for top, left in ((0, 0), (down, 0), (-down, 0), (0, right), (0, -right)):
+        yield wide[..., down + top : down + top + height, right + left : right + left + width]

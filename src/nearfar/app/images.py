@@ -41,9 +41,7 @@ _UPRIGHT = {
 """EXIF orientation → what turns the picture upright."""
 
 
-def read_image(
-    path: str | os.PathLike[str], size: tuple[int, int] | None = None, mode: Mode = "RGB"
-) -> Pixels:
+def read_image(path: str | os.PathLike[str], size: tuple[int, int] | None = None, mode: Mode = "RGB") -> Pixels:
     """Read one picture upright as 8-bit pixels, in a given size and number of channels.
 
     The content decides the format (JPEG, PNG, WebP, BMP, PNM, TIFF, GIF: first frame), not the name.
@@ -113,9 +111,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 raise UnreadableError("a pipe, socket or device instead of a file")
             if status.st_size > MAX_BYTES:
-                raise UnreadableError(
-                    f"a file of {status.st_size:,} bytes, more than the {MAX_BYTES:,} allowed"
-                )
+                raise UnreadableError(f"a file of {status.st_size:,} bytes, more than the {MAX_BYTES:,} allowed")
             content = stream.read(MAX_BYTES)
     except (OSError, ValueError) as error:
         raise UnreadableError(_system_reason(path, error)) from error

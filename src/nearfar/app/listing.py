@@ -80,9 +80,7 @@ def list_classes(root: Path, pattern: str = "*") -> tuple[list[str], list[File],
     pictures = [name for name in loose if _is_picture_name(name)]
     if not groups:
         found = f"{len(pictures)} pictures and no sub-folder" if pictures else "no sub-folder"
-        raise DataError(
-            f"expected one sub-folder per class in {shown(root)}, got {found}; {_ONE_FOLDER_EACH}"
-        )
+        raise DataError(f"expected one sub-folder per class in {shown(root)}, got {found}; {_ONE_FOLDER_EACH}")
     problems += [Problem(name, _reason_beside(root, name)) for name in loose]
     return groups, files, problems
 
@@ -164,9 +162,7 @@ def _reason_no_picture(entry: os.DirEntry[str]) -> str:
     except OSError:
         return "not a picture (a link that leads nowhere); left out"
     extension = PurePath(entry.name).suffix
-    return (
-        f"not a picture (extension {shown(extension)}); left out" if extension else "not a picture; left out"
-    )
+    return f"not a picture (extension {shown(extension)}); left out" if extension else "not a picture; left out"
 
 
 def _reason_beside(root: Path, name: str) -> str:

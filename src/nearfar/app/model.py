@@ -66,7 +66,7 @@ class Model:
         return read_pictures(paths, self.encoder.config.size, self.mode)
 
     def embed(self, paths: Sequence[Item]) -> NDArray[np.float32]:
-        """Embed pictures on the unit sphere, each averaged with its mirror image.
+        """Embed pictures on the unit sphere, each averaged with small shifts of it and their mirror images.
 
         Args:
             paths: The files.
@@ -226,7 +226,7 @@ def _built(model: Model) -> dict[str, Any]:
             "size": list(config.size),
             "mode": model.mode,
             "standardise": "each picture",
-            "mirror": True,
+            "averaged": "shifts and mirror images",
         },
     }
 

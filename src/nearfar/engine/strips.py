@@ -70,7 +70,9 @@ class Task:
         relation, rows, columns = self.relation.kept(self.xp, self.anchors, self.references)
         if rows is None:
             return _run_strips(self, relation, height, gradient, upstream)
-        references = self.references if columns is None else self.references[columns]
+        references = self.references
+        if references is not None and columns is not None:
+            references = references[columns]
         task = Task(self.loss, self.xp, self.anchors[rows], references, relation)
         part = upstream if upstream is None else upstream[rows]
         return _spread(self, task._run(height, gradient, part), rows, columns)
@@ -81,7 +83,6 @@ def _spread(task: Task, kept: Outcome, rows: Array, columns: Array | None) -> Ou
     whole = zeros(task.xp, (task.anchors.shape[0],), task.anchors)
     whole[rows] = kept.per_anchor
     gradients: list[Array | None] = []
-    given: Any
     for given, part, places in zip((task.anchors, task.references), kept.gradients, (rows, columns), strict=True):
         spread = part
         if part is not None and places is not None:

@@ -60,7 +60,9 @@ class ContrastiveLoss(PairLoss):
     def check(self) -> None:
         """Margin and powers."""
         if not 0 <= self.margin < float("inf"):
-            raise InputError(f"expected a finite margin >= 0, got {self.margin}; give the distance beyond which pairs rest")
+            raise InputError(
+                f"expected a finite margin >= 0, got {self.margin}; give the distance beyond which pairs rest"
+            )
         if any(p not in (1, 2) for p in self.powers):
             raise InputError(f"expected powers of 1 or 2, got {self.powers}; the paper's are (2, 2)")
 

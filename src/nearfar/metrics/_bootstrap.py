@@ -63,9 +63,7 @@ def draw_weights(unit_count: int, draws: int, seed: int) -> Weights:
     if draws < 1:
         raise InputError(f"expected at least one draw, got {draws}; 2000 is usual")
     if unit_count < 2:
-        raise InputError(
-            f"expected at least 2 classes, got {unit_count}; an interval over classes needs several"
-        )
+        raise InputError(f"expected at least 2 classes, got {unit_count}; an interval over classes needs several")
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(unit_count, np.full(unit_count, 1.0 / unit_count), size=draws)
     return np.ascontiguousarray(drawn.T, dtype=np.float64)
@@ -110,9 +108,7 @@ def accepted_shares(impostors: Impostors, weights: Weights, rank: int) -> NDArra
     return np.where(totals > 0, mass / np.maximum(totals, 1.0), 0.0)
 
 
-def rejected_shares(
-    pairs: PairScores, impostors: Impostors, weights: Weights, ranks: Array
-) -> NDArray[np.float64]:
+def rejected_shares(pairs: PairScores, impostors: Impostors, weights: Weights, ranks: Array) -> NDArray[np.float64]:
     """FNMR of each draw when the impostor at its rank and all below are rejected; NaN without pairs."""
     failed = np.isnan(pairs.genuine)
     order = np.argsort(pairs.genuine[~failed], kind="stable")

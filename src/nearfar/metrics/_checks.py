@@ -22,9 +22,7 @@ def score_array(values: ArrayLike, name: str, ndim: int) -> Array:
     if array.dtype.kind != "f":
         raise InputError(f"expected {name} of real numbers, got dtype {array.dtype}; pass floats")
     if np.isposinf(array).any():
-        raise InputError(
-            f"expected {name} below infinity, got +inf; no threshold can reject it, find its source"
-        )
+        raise InputError(f"expected {name} below infinity, got +inf; no threshold can reject it, find its source")
     return array
 
 

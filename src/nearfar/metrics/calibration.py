@@ -206,7 +206,5 @@ def _logit(p: float) -> float:
 def _checked(probability: ArrayLike, same: ArrayLike) -> tuple[Array, Array]:
     p, y = finite_pairs(probability, binary(same), "probabilities and labels", 1)
     if p.min() < 0 or p.max() > 1:
-        raise InputError(
-            f"expected probabilities in [0, 1], got {p.min()} … {p.max()}; calibrate the scores first"
-        )
+        raise InputError(f"expected probabilities in [0, 1], got {p.min()} … {p.max()}; calibrate the scores first")
     return p, y

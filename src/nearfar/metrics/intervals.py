@@ -192,11 +192,7 @@ def paired_difference_interval(a: ArrayLike, b: ArrayLike, *, confidence: float 
     """
     left, right = finite_pairs(a, b, "fold values", 2)
     mean, sd = mean_sd(left - right)
-    half = (
-        student_t_quantile(0.5 + share(confidence, "confidence") / 2, len(left) - 1)
-        * sd
-        / math.sqrt(len(left))
-    )
+    half = student_t_quantile(0.5 + share(confidence, "confidence") / 2, len(left) - 1) * sd / math.sqrt(len(left))
     return Interval(mean, mean - half, mean + half, len(left), "folds")
 
 
@@ -243,9 +239,7 @@ def _t_below(angle: float, degrees: int) -> float:
 def _percentiles(value: float, drawn: NDArray[np.float64], confidence: float, n: int, unit: str) -> Interval:
     usable = drawn[~np.isnan(drawn)]
     if len(usable) == 0:
-        raise InputError(
-            "expected a statistic that is defined in some draw, got NaN in all; use more classes"
-        )
+        raise InputError("expected a statistic that is defined in some draw, got NaN in all; use more classes")
     tail = (1.0 - share(confidence, "confidence")) / 2
     low, high = np.quantile(usable, [tail, 1.0 - tail])
     return Interval(value, float(low), float(high), n, unit)

@@ -86,9 +86,7 @@ def threshold_at_fmr(
         (False, 'estimate only')
     """
     if not (0.0 < fmr < 1.0 and 0.5 <= confidence < 1.0):
-        raise InputError(
-            f"expected fmr in (0, 1) and confidence in [0.5, 1), got {fmr} and {confidence}; 1 % is 0.01"
-        )
+        raise InputError(f"expected fmr in (0, 1) and confidence in [0.5, 1), got {fmr} and {confidence}; 1 % is 0.01")
     impostors = sort_impostors(pairs)
     weights = draw_weights(pairs.unit_count, draws, seed)
     allowed = int(allowed_count(fmr, np.array(float(impostors.total))))
@@ -199,9 +197,7 @@ def tpir(mate_scores: ArrayLike, max_other_scores: ArrayLike | None = None, *, t
         return float(accept_rate(mates, threshold))
     others = score_array(max_other_scores, "max_other_scores", 1)
     if others.shape != mates.shape or len(mates) == 0:
-        raise InputError(
-            f"expected as many others as mates, got {len(others)} and {len(mates)}; one for each search"
-        )
+        raise InputError(f"expected as many others as mates, got {len(others)} and {len(mates)}; one for each search")
     rival = np.where(np.isnan(others), -np.inf, others)
     first = np.where(mates > rival, 1.0, np.where(mates == rival, 0.5, 0.0))
     return float((first * (mates >= threshold)).mean())

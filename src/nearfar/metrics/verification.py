@@ -261,7 +261,5 @@ def _both(genuine: ArrayLike, impostor: ArrayLike) -> tuple[Array, Array]:
     different = score_array(impostor, "impostor scores", 1)
     for values, name in ((same, "genuine (same-class)"), (different, "impostor (different-class)")):
         if len(values) == 0:
-            raise InputError(
-                f"expected at least one {name} pair, got none; two classes with two items are needed"
-            )
+            raise InputError(f"expected at least one {name} pair, got none; two classes with two items are needed")
     return same, different

@@ -56,7 +56,7 @@ class Preset:
     P: int = 16
     K: int = 4
     views: int = 1
-    steps: int = 400
+    steps: int = 600
     learning_rate: float = 3e-3
     warmup: float = 0.05
     weight_decay: float = 1e-2

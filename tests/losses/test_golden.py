@@ -191,3 +191,12 @@ def test_labels_above_2_to_the_24():
     x = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
     big = 2**53 + np.array([0, 0, 1, 1])
     assert float(nf.SupConLoss()(x, big)) == float(nf.SupConLoss()(x, [0, 0, 1, 1]))
+
+
+def test_a_tie_is_not_semihard():
+    """Semi-hard is strictly farther than the positive (FaceNet, eq. (4)): −1 ties with the positive, 1.5 is chosen."""
+    loss = nf.TripletLoss(margin=0.75, mining="semihard")
+    references = np.array([[1.0], [-1.0], [1.5], [4.0]])
+    for framework in (np.asarray, torch.tensor):
+        value = loss(framework([[0.0]]), [0], references=framework(references), reference_labels=[0, 1, 1, 2])
+        assert float(value) == pytest.approx(1 - 1.5 + 0.75)

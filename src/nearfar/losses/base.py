@@ -15,8 +15,9 @@ from nearfar._arrays import (
 )
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine, Outcome, Task, height
+from nearfar.losses.inputs import relation_of, stack_views
 from nearfar.measures import Measure, expect_kind
-from nearfar.relations import Aligned, Labels, Pair, Relation, Rows
+from nearfar.relations import Aligned, Pair, Relation, Rows
 
 
 class PairLoss:
@@ -138,7 +139,7 @@ class PairLoss:
         Returns:
             The mean over all rows of all views.
         """
-        batch, relation = _stack_views(views)
+        batch, relation = stack_views(views)
         return self._evaluate(batch, None, relation, engine)
 
     def aligned(self, left: Array, right: Array, *, engine: Engine = "auto") -> Array:
@@ -188,7 +189,7 @@ class PairLoss:
                 f"expected no class_weights, got them for {type(self).__name__}; pass them as references, "
                 "with reference_labels, to compare the embeddings with them"
             )
-        return references, _relation(labels, reference_labels, ignore_label)
+        return references, relation_of(labels, reference_labels, ignore_label)
 
     def _evaluate(
         self,
@@ -224,40 +225,3 @@ class PairLoss:
                     )
         copy = working_copy(xp, anchors)
         return Task(self, xp, copy, None if references is None else working_copy(xp, references), relation)
-
-
-def _relation(labels: Any, reference_labels: Any, ignore: int | str | None) -> Relation:
-    if hasattr(labels, "bind") and hasattr(labels, "kept"):
-        if reference_labels is not None or ignore is not None:
-            raise InputError(
-                f"expected labels beside reference_labels or ignore_label, got {type(labels).__name__}; "
-                "say both in the relation"
-            )
-        return labels  # type: ignore[no-any-return]
-    return Labels(labels, reference_labels, ignore)
-
-
-def _stack_views(views: tuple[Array, ...]) -> tuple[Array, Labels]:
-    if len(views) < 2:
-        raise ShapeError(f"expected at least two views, got {len(views)}; pass loss.views(z1, z2)")
-    xp = namespace(**{f"view {k}": view for k, view in enumerate(views, 1)})
-    if len({tuple(view.shape) for view in views}) > 1:
-        raise ShapeError(
-            f"expected views of one shape, got {[tuple(view.shape) for view in views]}; align them row by row"
-        )
-    expect_matrix("each view", views[0])
-    return xp.concat(views, axis=0), Labels(list(range(views[0].shape[0])) * len(views))
-
-
-def expect_alike(**batches: Array) -> Namespace:
-    """Check batches whose rows belong together one by one; returns their namespace."""
-    xp = namespace(**batches)
-    (first, anchor), *others = batches.items()
-    expect_matrix(first, anchor)
-    for name, other in others:
-        if tuple(other.shape) != tuple(anchor.shape):
-            raise ShapeError(
-                f"expected {name} of shape {tuple(anchor.shape)} like {first}, got {tuple(other.shape)}; "
-                "row i of each belongs together"
-            )
-    return xp

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, as_like, namespace, relu, times, where
+from nearfar._arrays import Array, Namespace, namespace, relu, times, where
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine
-from nearfar.losses.base import PairLoss, expect_alike
+from nearfar.losses.base import PairLoss
+from nearfar.losses.inputs import answers, expect_alike
 from nearfar.measures import Distance, Euclidean
-from nearfar.relations import Pair, Rows
+from nearfar.relations import Pair
 
 
 @dataclass(frozen=True)
@@ -128,14 +129,3 @@ def _power(xp: Namespace, z: Array, power: int) -> tuple[Array, Array]:
 
 def _at_least_one(xp: Namespace, total: Array, like: Array) -> Array:
     return xp.astype(where(xp, total > 0, total, 1.0), like.dtype)
-
-
-def answers(batch: Array, same: Any) -> Rows:
-    """0/1 answers as the relation of given pairs."""
-    xp = namespace(batch=batch)
-    given = as_like(xp, same, batch, xp.float64 if batch.dtype == xp.float64 else xp.float32)
-    if tuple(given.shape) != (batch.shape[0],):
-        raise ShapeError(
-            f"expected same of shape ({batch.shape[0]},), got {tuple(given.shape)}; give one 0/1 label a pair"
-        )
-    return Rows(given[:, None], 1 - given[:, None])

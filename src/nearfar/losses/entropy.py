@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from nearfar._arrays import Array, Namespace, arange, integers, namespace, sigmoid, softmax, softplus, times
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine
-from nearfar.losses.base import PairLoss, expect_alike
-from nearfar.losses.contrastive import answers
+from nearfar.losses.base import PairLoss
+from nearfar.losses.inputs import answers, expect_alike
 from nearfar.losses.softmax import check_temperature
 from nearfar.measures import Dot, Similarity
 from nearfar.relations import Labels, Pair, Relation, Rows

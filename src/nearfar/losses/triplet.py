@@ -21,7 +21,8 @@ from nearfar._arrays import (
 )
 from nearfar._errors import InputError
 from nearfar.engine import Engine
-from nearfar.losses.base import PairLoss, expect_alike
+from nearfar.losses.base import PairLoss
+from nearfar.losses.inputs import expect_alike
 from nearfar.measures import Distance, Euclidean
 from nearfar.relations import Pair, Rows
 

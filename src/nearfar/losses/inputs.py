@@ -1,0 +1,57 @@
+"""What the call forms accept: labels or a relation, views, batches whose rows belong together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nearfar._arrays import Array, Namespace, as_like, expect_matrix, namespace
+from nearfar._errors import InputError, ShapeError
+from nearfar.relations import Labels, Relation, Rows
+
+
+def relation_of(labels: Any, reference_labels: Any, ignore: int | str | None) -> Relation:
+    if hasattr(labels, "bind") and hasattr(labels, "kept"):
+        if reference_labels is not None or ignore is not None:
+            raise InputError(
+                f"expected labels beside reference_labels or ignore_label, got {type(labels).__name__}; "
+                "say both in the relation"
+            )
+        return labels  # type: ignore[no-any-return]
+    return Labels(labels, reference_labels, ignore)
+
+
+def stack_views(views: tuple[Array, ...]) -> tuple[Array, Labels]:
+    if len(views) < 2:
+        raise ShapeError(f"expected at least two views, got {len(views)}; pass loss.views(z1, z2)")
+    xp = namespace(**{f"view {k}": view for k, view in enumerate(views, 1)})
+    if len({tuple(view.shape) for view in views}) > 1:
+        raise ShapeError(
+            f"expected views of one shape, got {[tuple(view.shape) for view in views]}; align them row by row"
+        )
+    expect_matrix("each view", views[0])
+    return xp.concat(views, axis=0), Labels(list(range(views[0].shape[0])) * len(views))
+
+
+def expect_alike(**batches: Array) -> Namespace:
+    """Check batches whose rows belong together one by one; returns their namespace."""
+    xp = namespace(**batches)
+    (first, anchor), *others = batches.items()
+    expect_matrix(first, anchor)
+    for name, other in others:
+        if tuple(other.shape) != tuple(anchor.shape):
+            raise ShapeError(
+                f"expected {name} of shape {tuple(anchor.shape)} like {first}, got {tuple(other.shape)}; "
+                "row i of each belongs together"
+            )
+    return xp
+
+
+def answers(batch: Array, same: Any) -> Rows:
+    """0/1 answers as the relation of given pairs."""
+    xp = namespace(batch=batch)
+    given = as_like(xp, same, batch, xp.float64 if batch.dtype == xp.float64 else xp.float32)
+    if tuple(given.shape) != (batch.shape[0],):
+        raise ShapeError(
+            f"expected same of shape ({batch.shape[0]},), got {tuple(given.shape)}; give one 0/1 label a pair"
+        )
+    return Rows(given[:, None], 1 - given[:, None])

@@ -1,0 +1,116 @@
+"""What a measure is: prepared rows, the table of a strip, and the chain rule back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from nearfar._arrays import Array, Namespace, row_max, where, zeros
+from nearfar._errors import InputError
+
+
+@dataclass
+class Prepared:
+    """Rows of one side of the table.
+
+    Attributes:
+        rows: What enters the products; shape (items, features).
+        given: The embeddings themselves, for differences.
+        squares: Squared norm of each row.
+        norm: Norm taken out by normalising, a column; None where none was.
+    """
+
+    rows: Array
+    given: Array
+    squares: Array
+    norm: Array | None = None
+
+    def strip(self, start: int, stop: int) -> Prepared:
+        """The rows ``start`` … ``stop`` − 1."""
+        norm = None if self.norm is None else self.norm[start:stop]
+        return Prepared(self.rows[start:stop], self.given[start:stop], self.squares[start:stop], norm)
+
+
+@dataclass
+class Near:
+    """Pairs of a strip that were computed directly: their places and their differences' length."""
+
+    anchor: Array
+    reference: Array
+    length: Array
+
+
+@dataclass
+class Table:
+    """The measure of a strip, and which of its pairs were computed directly."""
+
+    values: Array
+    near: Near | None = field(default=None)
+
+
+def normalise(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """Unit rows and their norms (a column), right at any scale; a zero row stays zero with norm 0."""
+    largest = row_max(xp, xp.abs(x))
+    scaled = x / where(xp, largest != 0, largest, 1.0)
+    length = xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True))
+    return scaled / where(xp, length != 0, length, 1.0), largest * length
+
+
+def unnormalise(xp: Namespace, unit: Array, norm: Array, gradient: Array) -> Array:
+    """Gradient with respect to the vector behind a unit row: (g − u⟨u, g⟩) / norm, 0 at norm 0."""
+    across = gradient - unit * xp.sum(unit * gradient, axis=-1, keepdims=True)
+    return where(xp, norm != 0, across / where(xp, norm != 0, norm, 1.0), 0.0)
+
+
+class Measure:
+    """Base of the measures; ``kind`` is ``"similarity"`` or ``"distance"``."""
+
+    kind: ClassVar[str]
+    # Whether ``pull`` reads the table again, which a loss may overwrite.
+    reads_table: ClassVar[bool] = False
+
+    def prepare(self, xp: Namespace, x: Array, centre: Array | None) -> Prepared:
+        """Rows as they enter the table; ``centre`` is taken off where the measure allows it."""
+        return Prepared(x, x, zeros(xp, (x.shape[0],), x))
+
+    def unprepare(self, xp: Namespace, side: Prepared, gradient: Array) -> Array:
+        """Gradient of the rows carried back to the embeddings."""
+        return gradient
+
+    def table(self, xp: Namespace, a: Prepared, b: Prepared) -> Table:
+        """Measure of every anchor in ``a`` to every reference in ``b``."""
+        raise NotImplementedError
+
+    def pull(
+        self, xp: Namespace, table: Table, weight: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]
+    ) -> None:
+        """Add the gradients of both sides' rows for the pair weights ∂loss/∂measure to ``into``."""
+        raise NotImplementedError
+
+    def rows(self, xp: Namespace, a: Array, b: Array) -> Array:
+        """Measure of ``a[i]`` to ``b[i, k]``; shapes (n, d), (n, k, d) → (n, k)."""
+        raise NotImplementedError
+
+    def pull_rows(self, xp: Namespace, values: Array, weight: Array, a: Array, b: Array) -> tuple[Array, Array]:
+        """Gradients of ``a`` and ``b`` of :meth:`rows`."""
+        raise NotImplementedError
+
+
+class Similarity(Measure):
+    """Higher is nearer."""
+
+    kind = "similarity"
+
+
+class Distance(Measure):
+    """Lower is nearer."""
+
+    kind = "distance"
+
+
+def expect_kind(loss: Any, measure: Measure, kind: str) -> None:
+    """Raise unless the measure is of the kind that the loss is defined on."""
+    if not isinstance(measure, Measure) or measure.kind != kind:
+        got = f"{type(measure).__name__}, a {measure.kind}" if isinstance(measure, Measure) else repr(measure)
+        choices = "Cosine() or Dot()" if kind == "similarity" else "Euclidean(), SquaredEuclidean() or CosineDistance()"
+        raise InputError(f"expected measure of {type(loss).__name__} to be a {kind}, got {got}; use {choices}")

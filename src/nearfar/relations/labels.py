@@ -1,0 +1,151 @@
+"""Relations by label: equal labels, or aligned rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nearfar._arrays import (
+    Array,
+    Namespace,
+    arange,
+    integers,
+    put_columns,
+    where,
+)
+from nearfar._errors import InputError, ShapeError
+from nearfar.relations.pair import Pair
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Same label: positive. Another label: negative. An item is never paired with itself.
+
+    Args:
+        labels: One integer, boolean or string an anchor; shape (anchors,).
+        reference_labels: The same for separate references; shape (references,).
+        ignore: A label value whose items take part in nothing ("unknown").
+        ignore_references: Whether that holds for references as well; class weights stay.
+    """
+
+    labels: Any
+    reference_labels: Any = None
+    ignore: int | str | None = None
+    ignore_references: bool = True
+
+    def _codes(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Array, Array, int | None]:
+        """Integer labels of both sides and the ignored one; strings of both sides share one code book."""
+        if (references is None) != (self.reference_labels is None):
+            missing = "references" if references is None else "reference_labels"
+            raise InputError(f"expected references and reference_labels together, got no {missing}; pass both")
+        book: dict[Any, int] = {}
+        own = integers(xp, self.labels, "labels", anchors, book)
+        _expect_count("labels", own, anchors)
+        other = own
+        if references is not None:
+            other = integers(xp, self.reference_labels, "reference_labels", anchors, book)
+            _expect_count("reference_labels", other, references)
+        ignore = book.get(self.ignore) if book or isinstance(self.ignore, str) else self.ignore
+        return own, other, ignore
+
+    def kept(
+        self, xp: Namespace, anchors: Array, references: Array | None
+    ) -> tuple[Labels, Array | None, Array | None]:
+        """Leave out the items of the ignored label."""
+        own, other, ignore = self._codes(xp, anchors, references)
+        if ignore is None:
+            return Labels(own, None if references is None else other), None, None
+        rows = xp.nonzero(own != ignore)[0]
+        if references is None:
+            return Labels(own[rows]), rows, None
+        if not self.ignore_references:
+            return Labels(own[rows], other), rows, None
+        columns = xp.nonzero(other != ignore)[0]
+        return Labels(own[rows], other[columns]), rows, columns
+
+    def bind(self, xp: Namespace, anchors: Array, references: Array | None) -> BoundLabels:
+        """Tie the labels to a table."""
+        own, other, _ = self._codes(xp, anchors, references)
+        return BoundLabels(xp, own, other, references is None, anchors)
+
+
+def _expect_count(name: str, codes: Array, items: Array) -> None:
+    if codes.shape[0] != items.shape[0]:
+        raise ShapeError(
+            f"expected {name} of shape ({items.shape[0]},), one for each item, got {tuple(codes.shape)}; "
+            "check that both come from the same batch"
+        )
+
+
+class BoundLabels:
+    """Labels tied to a table; lists and counts come from sorted labels, never from the table."""
+
+    def __init__(self, xp: Namespace, own: Array, other: Array, is_self: bool, like: Array) -> None:
+        self.xp, self.own, self.is_self, self.like = xp, own, is_self, like
+        self.order = xp.argsort(other, stable=True)
+        ordered = other[self.order]
+        self.first = xp.searchsorted(ordered, own, side="left")
+        self.same = xp.searchsorted(ordered, own, side="right") - self.first
+        self.positives = self.same - 1 if is_self else self.same
+        self.negatives = other.shape[0] - self.same
+        self.totals = xp.sum(xp.astype(self.positives, xp.float64)), xp.sum(xp.astype(self.negatives, xp.float64))
+        self.longest = int(xp.max(self.same)) if own.shape[0] and other.shape[0] else 0
+
+    def strip(self, start: int, stop: int) -> Pair:
+        """The lists of the strip's anchors."""
+        return _LabelPair(self, slice(start, stop))
+
+
+class _LabelPair(Pair):
+    """A strip of a label relation: every pair that is not listed is a negative of weight 1."""
+
+    def __init__(self, bound: BoundLabels, rows: slice) -> None:
+        xp = self.xp = bound.xp
+        self._rows, self._is_self = rows, bound.is_self
+        self.positive_total, self.negative_total = bound.totals
+        self.positive_count = xp.astype(bound.positives[rows, None], bound.like.dtype)
+        self.negative_count = xp.astype(bound.negatives[rows, None], bound.like.dtype)
+        first, self._same = bound.first[rows, None], bound.same[rows, None]
+        place = arange(xp, bound.longest, bound.own)[None, :]
+        inside = place < self._same
+        # Padding repeats the first of the class; a class without references points at column 0.
+        column = xp.where(inside, first + place, xp.where(self._same > 0, first, xp.zeros_like(first)))
+        self.index = bound.order[column] if bound.longest else column
+        if bound.is_self:
+            inside = inside & (self.index != arange(xp, bound.own.shape[0], bound.own)[rows, None])
+        self.weight = xp.astype(inside, bound.like.dtype)
+
+    def negatives(self, table: Array, otherwise: float) -> Array:
+        here = where(self.xp, self._same == 0, self.take(table), otherwise)
+        return put_columns(table, self.index, here)
+
+    def weigh(self, table: Array) -> Array:
+        return table
+
+    def negative_logits(self, logits: Array) -> Array:
+        return self.negatives(logits, -float("inf"))
+
+    def valid_logits(self, logits: Array) -> Array:
+        if self._is_self:
+            rows = arange(self.xp, logits.shape[0], logits)
+            logits[rows, rows + self._rows.start] = -float("inf")
+        return logits
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Row i of the anchors matches row i of the references, and nothing else."""
+
+    def kept(
+        self, xp: Namespace, anchors: Array, references: Array | None
+    ) -> tuple[Aligned, Array | None, Array | None]:
+        """All items stay."""
+        return self, None, None
+
+    def bind(self, xp: Namespace, anchors: Array, references: Array | None) -> BoundLabels:
+        """Tie to a table whose two sides have as many rows."""
+        if references is None or references.shape[0] != anchors.shape[0]:
+            got = "no references" if references is None else f"{anchors.shape[0]} and {references.shape[0]}"
+            raise ShapeError(f"expected as many references as anchors, got {got}; align the two batches row by row")
+        index = arange(xp, anchors.shape[0], anchors)
+        return BoundLabels(xp, index, index, False, anchors)

@@ -10,6 +10,7 @@ from nearfar.relations import Labels, Relation, Rows
 
 
 def relation_of(labels: Any, reference_labels: Any, ignore: int | str | None) -> Relation:
+    """The caller's relation, or the one that labels make."""
     if hasattr(labels, "bind") and hasattr(labels, "kept"):
         if reference_labels is not None or ignore is not None:
             raise InputError(
@@ -21,6 +22,7 @@ def relation_of(labels: Any, reference_labels: Any, ignore: int | str | None) ->
 
 
 def stack_views(views: tuple[Array, ...]) -> tuple[Array, Labels]:
+    """All views as one batch, and which rows are the same item."""
     if len(views) < 2:
         raise ShapeError(f"expected at least two views, got {len(views)}; pass loss.views(z1, z2)")
     xp = namespace(**{f"view {k}": view for k, view in enumerate(views, 1)})

@@ -23,7 +23,7 @@ $(VENV)/.bench: $(VENV)/.dev
 	touch $@
 
 demo: $(VENV)/.app  ## train on real faces, write the report, decide about two pictures
-	$(BIN)/nearfar demo --overwrite
+	$(BIN)/nearfar demo
 
 check: $(VENV)/.dev  ## everything that is a rule but the tests
 	$(BIN)/ruff format --check .

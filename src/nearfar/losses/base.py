@@ -122,7 +122,7 @@ class PairLoss:
         """
         table = self._table(embeddings, labels, references, reference_labels, class_weights, ignore_label)
         task = self._task(embeddings, *table)
-        outcome = task.run(height(engine, task), gradient=True)
+        outcome = _run(task, height(engine, task), gradient=True)
         first, second = outcome.gradients
         value = narrow(outcome.value, embeddings)
         if second is None:
@@ -203,7 +203,7 @@ class PairLoss:
         rows = height(engine, task)
 
         def run(gradient: bool, upstream: Array | None) -> Outcome:
-            return task.run(rows, gradient, upstream)
+            return _run(task, rows, gradient, upstream)
 
         if is_torch(anchors):
             from nearfar.torch._autograd import apply
@@ -225,3 +225,13 @@ class PairLoss:
                     )
         copy = working_copy(xp, anchors)
         return Task(self, xp, copy, None if references is None else working_copy(xp, references), relation)
+
+
+def _run(task: Task, rows: int, gradient: bool, upstream: Array | None = None) -> Outcome:
+    """Run in the precision of the arrays, whatever the caller's framework would lower it to."""
+    if not is_torch(task.anchors):
+        return task.run(rows, gradient, upstream)
+    from nearfar.torch._autograd import exactly
+
+    with exactly(task.anchors):
+        return task.run(rows, gradient, upstream)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -22,7 +23,6 @@ class _Value(torch.autograd.Function):
     def forward(ctx: Any, run: Run, anchors: torch.Tensor, references: torch.Tensor | None) -> torch.Tensor:
         outcome = run(any(ctx.needs_input_grad), None)
         ctx.save_for_backward(*outcome.gradients)
-        ctx.like = anchors
         return cast("torch.Tensor", narrow(outcome.value, anchors))
 
     @staticmethod
@@ -53,6 +53,13 @@ class _PerAnchor(torch.autograd.Function):
             for g, needed in zip(outcome.gradients, ctx.needs_input_grad[1:], strict=True)
         )
         return (None, *gradients)
+
+
+@contextmanager
+def exactly(tensor: torch.Tensor) -> Iterator[None]:
+    """Without autocast, which would make the products of a float32 table in bfloat16, and without a graph."""
+    with torch.no_grad(), torch.autocast(tensor.device.type, enabled=False):
+        yield
 
 
 def apply(run: Run, anchors: torch.Tensor, references: torch.Tensor | None, per_anchor: bool) -> torch.Tensor:

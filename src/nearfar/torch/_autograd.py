@@ -7,13 +7,27 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch.autograd.function import once_differentiable
-
 from nearfar._arrays import narrow
+from nearfar._errors import InputError
 from nearfar.engine import Outcome
 
 Run = Callable[[bool, "torch.Tensor | None"], Outcome]
 """``run(gradient, upstream)``: the engine on the detached arrays of one call."""
+
+
+class _Once(torch.autograd.Function):
+    """A gradient that knows what it depends on, so that differentiating it is refused and never silently 0."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: torch.Tensor, upstream: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[Any, ...]:
+        raise InputError(
+            "expected one backward pass through a loss, got a second one through its gradient (create_graph=True); "
+            "detach the gradient, or leave the loss out of the penalty"
+        )
 
 
 class _Value(torch.autograd.Function):
@@ -22,17 +36,15 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Run, anchors: torch.Tensor, references: torch.Tensor | None) -> torch.Tensor:
         outcome = run(any(ctx.needs_input_grad), None)
-        ctx.save_for_backward(*outcome.gradients)
+        ctx.save_for_backward(anchors, references, *outcome.gradients)
         return cast("torch.Tensor", narrow(outcome.value, anchors))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
-        gradients = (
-            None if g is None or not needed else narrow(g * upstream.to(g.dtype), upstream)
-            for g, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
-        )
-        return (None, *gradients)
+        anchors, references, *gradients = ctx.saved_tensors
+        with torch.no_grad():
+            gradients = [None if g is None else g * upstream.to(g.dtype) for g in gradients]
+        return (None, *_of(ctx, gradients, upstream, (anchors, references)))
 
 
 class _PerAnchor(torch.autograd.Function):
@@ -41,18 +53,23 @@ class _PerAnchor(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Run, anchors: torch.Tensor, references: torch.Tensor | None) -> torch.Tensor:
         ctx.run = run
+        ctx.save_for_backward(anchors, references)
         return cast("torch.Tensor", narrow(run(False, None).per_anchor, anchors))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
-        wide = upstream.to(torch.float64 if upstream.dtype == torch.float64 else torch.float32)
-        outcome = ctx.run(True, wide)
-        gradients = (
-            None if g is None or not needed else narrow(g, upstream)
-            for g, needed in zip(outcome.gradients, ctx.needs_input_grad[1:], strict=True)
-        )
-        return (None, *gradients)
+        wide = upstream.detach().to(torch.float64 if upstream.dtype == torch.float64 else torch.float32)
+        gradients = list(ctx.run(True, wide).gradients)
+        return (None, *_of(ctx, gradients, upstream, ctx.saved_tensors))
+
+
+def _of(ctx: Any, gradients: list[Any], upstream: torch.Tensor, given: tuple[Any, ...]) -> list[Any]:
+    """The gradients that autograd asked for, in the caller's dtype."""
+    once: Any = _Once
+    return [
+        None if gradient is None or not needed else once.apply(narrow(gradient, array), upstream, array)
+        for gradient, needed, array in zip(gradients, ctx.needs_input_grad[1:], given, strict=True)
+    ]
 
 
 @contextmanager

@@ -198,5 +198,5 @@ def test_a_tie_is_not_semihard():
     loss = nf.TripletLoss(margin=0.75, mining="semihard")
     references = np.array([[1.0], [-1.0], [1.5], [4.0]])
     for framework in (np.asarray, torch.tensor):
-        value = loss(framework([[0.0]]), [0], references=framework(references), reference_labels=[0, 1, 1, 2])
+        value = loss(framework(np.zeros((1, 1))), [0], references=framework(references), reference_labels=[0, 1, 1, 2])
         assert float(value) == pytest.approx(1 - 1.5 + 0.75)

@@ -158,10 +158,12 @@ def _finish(
     embeddings = model.embed([dataset.root / item.path for item in dataset.items])
     model = replace(model, classes=dataset.classes, references=enrol(embeddings, labels, len(dataset.classes)))
     save_model(run / MODEL, model)
+    # Test classes are enrolled for the user, but no threshold looks at them.
+    opened = np.array(sorted(dataset.classes.index(name) for name in (*split.train, *split.val)))
     held_out = np.isin(labels, [dataset.classes.index(name) for name in split.val])
-    calibration = calibrate(
-        model.fingerprint, embeddings[held_out], labels[held_out], _known(model), config.fmr, config.seed
-    )
+    places = np.searchsorted(opened, labels[held_out])
+    references = _known(model)[opened]
+    calibration = calibrate(model.fingerprint, embeddings[held_out], places, references, config.fmr, config.seed)
     save_calibration(run / CALIBRATION, calibration)
     report.say(calibration.words)
     report.say("evaluating on the test classes")

@@ -21,22 +21,24 @@ frameworks = pytest.mark.parametrize("framework", ["numpy", "torch"])
 
 def table(measure, x, y=None):
     """The measure of every pair, as the engine asks for it."""
-    xp = namespace(x=x)
-    centre = _centre(xp, x if y is None else y)
-    a = measure.prepare(xp, x, centre)
-    b = a if y is None else measure.prepare(xp, y, centre)
-    return plain(measure.table(xp, a, b).values)
+    with quiet():
+        xp, a, b = _prepared(measure, x, x if y is None else y)
+        return plain(measure.table(xp, a, a if y is None else b).values)
+
+
+def _prepared(measure, x, y):
+    xp = namespace(x=x, y=y)
+    centre = _centre(xp, y)
+    return xp, measure.prepare(xp, x, centre), measure.prepare(xp, y, centre)
 
 
 def chain(measure, x, y, weight):
     """Gradients of Σ weight · measure."""
-    xp = namespace(x=x, y=y)
-    centre = _centre(xp, y)
-    a, b = measure.prepare(xp, x, centre), measure.prepare(xp, y, centre)
-    into = xp.zeros_like(x), xp.zeros_like(y)
-    with quiet():  # as the engine does
+    with quiet():
+        xp, a, b = _prepared(measure, x, y)
+        into = xp.zeros_like(x), xp.zeros_like(y)
         measure.pull(xp, measure.table(xp, a, b), weight, (a, b), into)
-    return plain(measure.unprepare(xp, a, into[0])), plain(measure.unprepare(xp, b, into[1]))
+        return plain(measure.unprepare(xp, a, into[0])), plain(measure.unprepare(xp, b, into[1]))
 
 
 @every_measure

@@ -11,7 +11,8 @@ import torch
 
 import nearfar as nf
 from cases import EPS, array, call, plain
-from nearfar.engine import STRIP, Strips, Task, height
+from nearfar.engine import Strips, Task, height
+from nearfar.engine.strips import LARGEST, STRIP, TALL, tall
 
 LOSSES = [
     nf.SupConLoss(),
@@ -68,11 +69,12 @@ def test_heights():
     task = Task(nf.SupConLoss(), np, few, many, nf.Aligned())
     assert height(Strips(9), task) == 9
     assert height("dense", task) == 50
-    assert height("auto", task) == 50
-    wide = Task(nf.SupConLoss(), np, np.zeros((5000, 1)), np.zeros((STRIP // 100, 1)), nf.Aligned())
-    assert height("auto", wide) == 100
-    assert height("auto", Task(nf.SupConLoss(), np, np.zeros((5000, 1)), np.zeros((STRIP, 1)), nf.Aligned())) == 16
-    assert height("auto", Task(nf.SupConLoss(), np, np.zeros((0, 1)), None, nf.Aligned())) == 1
+    assert height("auto", task) is None
+    assert height("dense", Task(nf.SupConLoss(), np, np.zeros((0, 1)), None, nf.Aligned())) == 1
+
+
+def test_strips_are_tall_enough_for_the_products_and_small_enough_for_the_caches():
+    assert [tall(n) for n in (0, 256, 1024, 8192, 65_536, 10**6)] == [STRIP, 1024, 256, TALL, LARGEST // 65_536, 16]
 
 
 @dataclass(frozen=True)

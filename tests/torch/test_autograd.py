@@ -1,9 +1,9 @@
 """What only the PyTorch binding can get wrong."""
 
 import pytest
+import torch
 
 import nearfar as nf
-import torch
 
 LOSSES = [nf.SupConLoss(), nf.ContrastiveLoss(), nf.TripletLoss(), nf.InfoNCELoss()]
 

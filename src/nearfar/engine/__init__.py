@@ -6,11 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from nearfar._errors import InputError
-from nearfar.engine.strips import Outcome, Task
-
-# Elements of one strip. A strip and its few temporaries then stay near the caches of a core, while its matrix
-# products are large enough to run at full speed.
-STRIP = 1 << 20
+from nearfar.engine.strips import Executor, Outcome, Task
 
 
 @dataclass(frozen=True)
@@ -32,17 +28,15 @@ class Strips:
 Engine: TypeAlias = "str | Strips"
 
 
-def height(engine: Engine, task: Task) -> int:
-    """How many anchors a strip takes: ``"auto"`` by size, ``"dense"`` all at once, or :class:`Strips`."""
-    anchors = max(int(task.anchors.shape[0]), 1)
+def height(engine: Engine, task: Task) -> int | None:
+    """How many anchors a strip takes: all at once for ``"dense"``, or :class:`Strips`; None leaves it to the engine."""
     if isinstance(engine, Strips):
         return engine.rows
     if engine == "dense":
-        return anchors
+        return max(int(task.anchors.shape[0]), 1)
     if engine == "auto":
-        references = anchors if task.references is None else max(int(task.references.shape[0]), 1)
-        return min(anchors, max(16, STRIP // references))
+        return None
     raise InputError(f"expected engine to be 'auto', 'dense' or engine.Strips(rows), got {engine!r}; leave it out")
 
 
-__all__ = ["Engine", "Outcome", "Strips", "Task", "height"]
+__all__ = ["Engine", "Executor", "Outcome", "Strips", "Task", "height"]

@@ -11,7 +11,28 @@ from typing import Any, Protocol
 
 from nearfar._arrays import Array, Namespace, on_host, quiet, where, zeros
 from nearfar.measures import Measure
-from nearfar.relations import Pair, Relation, Rows
+from nearfar.measures.base import Prepared
+from nearfar.relations import BoundRelation, Pair, Relation, Rows
+
+# A strip and its few temporaries stay near the caches of a core with STRIP elements; with fewer rows than TALL the
+# matrix products slow down, so it grows up to LARGEST for them.
+STRIP, TALL, LARGEST = 1 << 18, 128, 1 << 21
+
+
+class Executor(Protocol):
+    """A faster way to run one loss on a batch against itself, made by the loss that owns it."""
+
+    def losses(self) -> Array:
+        """Sum of each anchor's terms."""
+        ...
+
+    def terms(self) -> Array:
+        """How many terms of the mean each anchor contributes."""
+        ...
+
+    def gradient(self, upstream: Array) -> Array:
+        """Gradient of the prepared rows of ``Σ upstream · loss``."""
+        ...
 
 
 class Rule(Protocol):
@@ -25,6 +46,10 @@ class Rule(Protocol):
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """How many terms of the mean each anchor contributes; 0 where it lacks what the loss needs."""
+        ...
+
+    def executor(self, xp: Namespace, bound: BoundRelation, rows: Array) -> Executor | None:
+        """A faster way to run a batch against itself, if the loss has one that gives the same."""
         ...
 
 
@@ -56,15 +81,15 @@ class Task:
     references: Array | None
     relation: Relation | Rows
 
-    def run(self, height: int, gradient: bool, upstream: Array | None = None) -> Outcome:
-        """Run over the table in strips of ``height`` anchors.
+    def run(self, height: int | None, gradient: bool, upstream: Array | None = None) -> Outcome:
+        """Run over the table in strips of ``height`` anchors; None chooses the way.
 
         ``upstream`` is the gradient of each anchor's own loss; without it the gradient is that of the mean.
         """
         with quiet():
             return self._run(height, gradient, upstream)
 
-    def _run(self, height: int, gradient: bool, upstream: Array | None) -> Outcome:
+    def _run(self, height: int | None, gradient: bool, upstream: Array | None) -> Outcome:
         if isinstance(self.relation, Rows):
             return _run_rows(self, self.relation, gradient, upstream)
         relation, rows, columns = self.relation.kept(self.xp, self.anchors, self.references)
@@ -102,12 +127,44 @@ def _centre(xp: Namespace, rows: Array) -> Array | None:
     return where(xp, xp.isfinite(mean) & (offset > 4 * spread), mean, 0.0)
 
 
-def _run_strips(task: Task, relation: Relation, height: int, gradient: bool, upstream: Array | None) -> Outcome:
-    xp, loss, count = task.xp, task.loss, task.anchors.shape[0]
+def _run_strips(task: Task, relation: Relation, height: int | None, gradient: bool, upstream: Array | None) -> Outcome:
+    xp, loss = task.xp, task.loss
     bound = relation.bind(xp, task.anchors, task.references)
     centre = _centre(xp, task.anchors if task.references is None else task.references)
     a = loss.measure.prepare(xp, task.anchors, centre)
     b = a if task.references is None else loss.measure.prepare(xp, task.references, centre)
+    if height is None and b is a:
+        executor = loss.executor(xp, bound, a.rows)
+        if executor is not None:
+            return _run_executor(task, a, executor, gradient, upstream)
+    losses, terms, grad_a, grad_b = _strips(
+        task, bound, (a, b), height or tall(int(b.rows.shape[0])), gradient, upstream
+    )
+    gradients: tuple[Array | None, Array | None] = (None, None)
+    if gradient:
+        total = None if upstream is not None else xp.sum(terms)
+        ga = loss.measure.unprepare(xp, a, _over(xp, grad_a, total))
+        gb = None if b is a else loss.measure.unprepare(xp, b, _over(xp, grad_b, total))
+        gradients = (ga, gb)
+    return Outcome(*_means(xp, losses, terms), gradients)
+
+
+def tall(references: int) -> int:
+    """How many anchors a strip against so many references takes."""
+    count = max(references, 1)
+    return max(16, min(max(TALL, STRIP // count), LARGEST // count))
+
+
+def _strips(
+    task: Task,
+    bound: BoundRelation,
+    sides: tuple[Prepared, Prepared],
+    height: int,
+    gradient: bool,
+    upstream: Array | None,
+) -> tuple[Array, Array, Array, Array]:
+    """Losses, terms and the gradients of both sides' rows, one strip after the other."""
+    xp, loss, (a, b), count = task.xp, task.loss, sides, task.anchors.shape[0]
     grad_a = xp.zeros_like(a.rows) if gradient else a.rows
     grad_b = grad_a if b is a else xp.zeros_like(b.rows) if gradient else b.rows
     losses, terms = zeros(xp, (count,), a.rows), zeros(xp, (count,), a.rows, xp.float64)
@@ -122,12 +179,19 @@ def _run_strips(task: Task, relation: Relation, height: int, gradient: bool, ups
             if upstream is not None:
                 weight = weight * _per_term(xp, upstream[part], terms[part])
             loss.measure.pull(xp, table, weight, (strip, b), (grad_a[part], grad_b))
+    return losses, terms, grad_a, grad_b
+
+
+def _run_executor(task: Task, side: Prepared, executor: Executor, gradient: bool, upstream: Array | None) -> Outcome:
+    xp = task.xp
+    losses, terms = executor.losses(), xp.astype(executor.terms(), xp.float64)
     gradients: tuple[Array | None, Array | None] = (None, None)
     if gradient:
+        each = xp.astype(terms > 0, losses.dtype)
+        if upstream is not None:
+            each = _per_term(xp, upstream, terms)[:, 0]
         total = None if upstream is not None else xp.sum(terms)
-        ga = loss.measure.unprepare(xp, a, _over(xp, grad_a, total))
-        gb = None if b is a else loss.measure.unprepare(xp, b, _over(xp, grad_b, total))
-        gradients = (ga, gb)
+        gradients = (task.loss.measure.unprepare(xp, side, _over(xp, executor.gradient(each), total)), None)
     return Outcome(*_means(xp, losses, terms), gradients)
 
 
@@ -173,4 +237,4 @@ def _means(xp: Namespace, losses: Array, terms: Array) -> tuple[Any, Any]:
     return value, xp.astype(xp.astype(losses, xp.float64) / safe, losses.dtype)
 
 
-__all__ = ["Outcome", "Rule", "Task"]
+__all__ = ["Executor", "Outcome", "Rule", "Task"]

@@ -14,10 +14,10 @@ from nearfar._arrays import (
     working_copy,
 )
 from nearfar._errors import InputError, ShapeError
-from nearfar.engine import Engine, Outcome, Task, height
+from nearfar.engine import Engine, Executor, Outcome, Task, height
 from nearfar.losses.inputs import relation_of, stack_views
 from nearfar.measures import Measure, expect_kind
-from nearfar.relations import Aligned, Pair, Relation, Rows
+from nearfar.relations import Aligned, BoundRelation, Pair, Relation, Rows
 
 
 class PairLoss:
@@ -56,6 +56,10 @@ class PairLoss:
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """Terms that each anchor contributes to the mean: 1 where it has a positive, unless a loss says otherwise."""
         return xp.astype(pair.positive_count > 0, weight.dtype)
+
+    def executor(self, xp: Namespace, bound: BoundRelation, rows: Array) -> Executor | None:
+        """A faster way to run this loss on a batch against itself, or None; :meth:`strip` stays its definition."""
+        return None
 
     def __call__(
         self,
@@ -227,7 +231,7 @@ class PairLoss:
         return Task(self, xp, copy, None if references is None else working_copy(xp, references), relation)
 
 
-def _run(task: Task, rows: int, gradient: bool, upstream: Array | None = None) -> Outcome:
+def _run(task: Task, rows: int | None, gradient: bool, upstream: Array | None = None) -> Outcome:
     """Run in the precision of the arrays, whatever the caller's framework would lower it to."""
     if not is_torch(task.anchors):
         return task.run(rows, gradient, upstream)

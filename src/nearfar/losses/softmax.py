@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from nearfar._arrays import Array, Namespace, sigmoid, softmax, softplus, times
 from nearfar._errors import InputError
 from nearfar.engine import Engine
 from nearfar.losses.base import PairLoss
+from nearfar.losses.half_tiles import HalfTiles, fits
 from nearfar.measures import Cosine, Dot, Similarity
-from nearfar.relations import Aligned, Pair
+from nearfar.relations import Aligned, BoundRelation, Pair
+from nearfar.relations.labels import BoundLabels
 
 
 def check_temperature(temperature: float) -> None:
@@ -66,6 +68,12 @@ class SupConLoss(PairLoss):
         positive = xp.sum(times(xp, pair.share, pair.take(s)), axis=1, keepdims=True)
         total, weight = softmax(xp, pair.valid_logits(s), 1 / self.temperature)
         return total - positive, pair.add(weight, -pair.share / self.temperature)
+
+    def executor(self, xp: Namespace, bound: BoundRelation, rows: Array) -> HalfTiles | None:
+        """Half tiles where they give the same."""
+        if not fits(xp, self.temperature, self.measure, bound, rows):
+            return None
+        return HalfTiles(xp, self.temperature, cast("BoundLabels", bound), rows)
 
 
 @dataclass(frozen=True)

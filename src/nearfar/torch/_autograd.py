@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+
 from nearfar._arrays import narrow
 from nearfar._errors import InputError
 from nearfar.engine import Outcome

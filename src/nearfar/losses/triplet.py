@@ -129,7 +129,8 @@ class TripletLoss(PairLoss):
         difference += self.margin
         if self.soft:
             return softplus(xp, difference), sigmoid(xp, difference)
-        return relu(xp, difference), xp.astype(~(difference <= 0), difference.dtype)
+        value = relu(xp, difference)
+        return value, xp.astype(value != 0, value.dtype)
 
     def _hard(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
         if pair.index.shape[1] == 0:
@@ -167,7 +168,7 @@ class TripletLoss(PairLoss):
     def _all_by_positive(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
         """One pass over the strip for each positive."""
         loss, push = zeros(xp, (d.shape[0], 1), d), xp.zeros_like(d)
-        positives, pull = pair.take(d), xp.zeros_like(pair.weight)
+        positives, pull = where(xp, pair.weight > 0, pair.take(d), -INF), xp.zeros_like(pair.weight)
         outside = pair.negatives(d, INF)
         for r in range(pair.index.shape[1]):
             counted = pair.weight[:, r : r + 1]
@@ -175,7 +176,7 @@ class TripletLoss(PairLoss):
             value, slope = pair.weigh(value), pair.weigh(slope)
             loss += times(xp, counted, xp.sum(value, axis=1, keepdims=True))
             pull[:, r : r + 1] = times(xp, counted, xp.sum(slope, axis=1, keepdims=True))
-            push -= counted * slope
+            push -= slope if pair.uniform else counted * slope
         return loss, pair.add(push, pull)
 
 

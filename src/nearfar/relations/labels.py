@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from nearfar._arrays import (
     Array,
@@ -98,6 +98,8 @@ class BoundLabels:
 
 class _LabelPair(Pair):
     """A strip of a label relation: every pair that is not listed is a negative of weight 1."""
+
+    uniform: ClassVar[bool] = True
 
     def __init__(self, bound: BoundLabels, rows: slice) -> None:
         xp = self.xp = bound.xp

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from nearfar._arrays import (
     Array,
@@ -28,8 +28,10 @@ class Pair:
         negative_count: Weight of each anchor's negatives, a column.
         positive_total: Weight of all positives of the whole table, a scalar.
         negative_total: Weight of all negatives of the whole table, a scalar.
+        uniform: Whether every pair weighs 1.
     """
 
+    uniform: ClassVar[bool] = False
     xp: Namespace
     index: Array
     weight: Array

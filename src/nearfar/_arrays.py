@@ -178,7 +178,9 @@ def softmax(xp: Namespace, z: Array, scale: float = 1.0) -> tuple[Array, Array]:
 
 
 def relu(xp: Namespace, z: Array) -> Array:
-    """``max(z, 0)``; NaN stays."""
+    """``max(z, 0)``; NaN stays; ``z`` is overwritten."""
+    if is_torch(z):
+        return z.clamp_(min=0)
     return xp.clip(z, min=0)
 
 

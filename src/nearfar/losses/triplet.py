@@ -125,12 +125,12 @@ class TripletLoss(PairLoss):
         return self._evaluate(anchor, others, Rows(first, 1 - first), engine)
 
     def _one(self, xp: Namespace, difference: Array) -> tuple[Array, Array]:
-        """Loss of triplets and its derivative by ``d_ap − d_an``."""
+        """Loss of triplets and its derivative by ``d_ap − d_an``, for the hinge a truth value; overwrites them."""
         difference += self.margin
         if self.soft:
             return softplus(xp, difference), sigmoid(xp, difference)
         value = relu(xp, difference)
-        return value, xp.astype(value != 0, value.dtype)
+        return value, value != 0
 
     def _hard(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
         if pair.index.shape[1] == 0:
@@ -141,6 +141,7 @@ class TripletLoss(PairLoss):
         nearest = xp.argmin(outside, axis=1)[:, None]
         difference = xp.max(inside, axis=1, keepdims=True) - take_columns(xp, outside, nearest)
         loss, slope = self._one(xp, difference)
+        slope = xp.astype(slope, d.dtype)
         weight = add_columns(xp.zeros_like(d), farthest, slope)
         return loss, add_columns(weight, nearest, -slope)
 
@@ -160,7 +161,7 @@ class TripletLoss(PairLoss):
             fallback = found == INF
             value, slope = self._one(xp, positive - xp.where(fallback, last, found))
             loss += times(xp, counted, value)
-            slope = times(xp, counted, slope)
+            slope = times(xp, counted, xp.astype(slope, d.dtype))
             weight = add_columns(weight, column, slope)
             weight = add_columns(weight, xp.where(fallback, farthest, nearest), -slope)
         return loss, weight
@@ -175,8 +176,9 @@ class TripletLoss(PairLoss):
             value, slope = self._one(xp, positives[:, r : r + 1] - outside)
             value, slope = pair.weigh(value), pair.weigh(slope)
             loss += times(xp, counted, xp.sum(value, axis=1, keepdims=True))
-            pull[:, r : r + 1] = times(xp, counted, xp.sum(slope, axis=1, keepdims=True))
-            push -= slope if pair.uniform else counted * slope
+            pull[:, r : r + 1] = times(xp, counted, xp.sum(slope, axis=1, keepdims=True, dtype=d.dtype))
+            push += slope if pair.uniform else counted * slope
+        push *= -1
         return loss, pair.add(push, pull)
 
 

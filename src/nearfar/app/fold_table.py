@@ -47,8 +47,8 @@ def words(result: Mapping[str, Any]) -> str:
         if d["fmr"] == "0.05":
             pair = f"{TITLES.get(d['method'], d['method'])} − {TITLES.get(d['other'], d['other'])}"
             span = f"{_signed(d['low'])} to {_signed(d['high'])}"
-            table.add_row(pair, _signed(d["value"]), span, "clear" if d["low"] > 0 or d["high"] < 0 else "")
-    return text + as_text(table)
+            table.add_row(pair, _signed(d["value"]), span, "*" if d["low"] > 0 or d["high"] < 0 else "")
+    return text + as_text(table) + "* clear of zero\n"
 
 
 def as_text(table: Table) -> str:

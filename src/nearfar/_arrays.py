@@ -162,19 +162,29 @@ def row_max(xp: Namespace, z: Array) -> Array:
     return where(xp, top != -float("inf"), top, 0.0)
 
 
-def softmax(xp: Namespace, z: Array, scale: float = 1.0) -> tuple[Array, Array]:
-    """Log-sum-exp of each row (a column; −inf for an empty row) and the row's probabilities (0 there) times a number.
+def exp_sum(xp: Namespace, z: Array) -> tuple[Array, Array, Array]:
+    """Log-sum-exp of each row (a column; −inf for an empty row), ``exp(z − largest)`` and its sum; overwrites ``z``.
 
-    One ``exp`` for both; ``z`` is overwritten. Entries of −inf are outside the sum; NaN and +inf propagate.
+    Entries of −inf are outside the sum; NaN and +inf propagate.
     """
     top = row_max(xp, z)
     z -= top
-    z = xp.exp(z, out=z) if hasattr(z, "__setitem__") else xp.exp(z)
+    z = exponential(xp, z)
     total = xp.sum(z, axis=1, keepdims=True)
     empty = total == 0
-    total = where(xp, ~empty, total, 1.0)
-    z *= scale / total
-    return where(xp, ~empty, xp.log(total) + top, -float("inf")), z
+    return where(xp, ~empty, xp.log(where(xp, ~empty, total, 1.0)) + top, -float("inf")), z, total
+
+
+def exponential(xp: Namespace, z: Array) -> Array:
+    """``exp(z)``; ``z`` is overwritten where the library allows."""
+    return xp.exp(z, out=z) if hasattr(z, "__setitem__") else xp.exp(z)
+
+
+def softmax(xp: Namespace, z: Array, scale: float = 1.0) -> tuple[Array, Array]:
+    """Log-sum-exp of each row and the row's probabilities (0 in an empty row) times a number; overwrites ``z``."""
+    pool, z, total = exp_sum(xp, z)
+    z *= scale / where(xp, total != 0, total, 1.0)
+    return pool, z
 
 
 def relu(xp: Namespace, z: Array) -> Array:
@@ -227,9 +237,23 @@ def quiet() -> np.errstate:
     return np.errstate(all="ignore")
 
 
+def integers_on_host(a: Array) -> list[int]:
+    """The entries of a 1-D integer array as Python numbers."""
+    return list(a.tolist())
+
+
 def on_host(a: Array) -> bool:
     """Whether looking at a value costs no wait for a device."""
     return str(array_api_compat.device(a)) == "cpu"
+
+
+def product_plus_row(xp: Namespace, left: Array, right: Array, row: Array) -> Array:
+    """``left @ right.T + row``."""
+    if is_torch(left):
+        return xp.addmm(row[None, :], left, right.T)
+    table = left @ right.T
+    table += row[None, :]
+    return table
 
 
 def add_product(total: Array, left: Array, right: Array) -> None:

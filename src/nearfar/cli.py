@@ -175,6 +175,40 @@ def doctor(as_json: Json = False) -> None:
         raise NearfarError("expected a working installation, got the faults listed; reinstall 'nearfar[app]'")
 
 
+@app.command()
+def bench(
+    case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Case or group; may be repeated.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each library.")] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="Small batches, one round: does it all run?")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file to write.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Time the losses beside other libraries.
+
+    Groups: table (the default), huge, small, growth. Cases: supcon-8192, clip-4096, supcon-growth, ...
+    """
+    from nearfar.app.progress import Reporter
+    from nearfar.bench import bench as job
+    from nearfar.bench import table
+
+    report, titles = Reporter(), [""]
+
+    def show(row: dict[str, Any]) -> None:
+        report.stop()
+        if titles[-1:] != [table.head(row)]:
+            titles.append(table.head(row))
+            write(titles[-1])
+        write(table.line(row))
+
+    with report:
+        record = job(case or (), rounds, quick, out, overwrite, report.start, (lambda row: None) if as_json else show)
+    if as_json:
+        print_json(record)
+    else:
+        write(table.verdicts(record["rows"]) + table.LEGEND)
+
+
 def main() -> None:
     """Run the command line; end the process with the exit code that the outcome means."""
     for stream in (sys.stdout, sys.stderr):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from nearfar._errors import InputError
-from nearfar.engine.strips import Executor, Outcome, Task
+from nearfar.engine.rules import Executor
+from nearfar.engine.strips import Outcome, Task
 
 
 @dataclass(frozen=True)

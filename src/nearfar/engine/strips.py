@@ -7,50 +7,16 @@ the loss of each anchor do not depend on the height of the strips but for roundi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from nearfar._arrays import Array, Namespace, on_host, quiet, where, zeros
-from nearfar.measures import Measure
+from nearfar.engine.rules import Executor, Rule
 from nearfar.measures.base import Prepared
 from nearfar.relations import BoundRelation, Pair, Relation, Rows
 
 # A strip and its few temporaries stay near the caches of a core with STRIP elements; with fewer rows than TALL the
 # matrix products slow down, so it grows up to LARGEST for them.
 STRIP, TALL, LARGEST = 1 << 18, 128, 1 << 21
-
-
-class Executor(Protocol):
-    """A faster way to run one loss on a batch against itself, made by the loss that owns it."""
-
-    def losses(self) -> Array:
-        """Sum of each anchor's terms."""
-        ...
-
-    def terms(self) -> Array:
-        """How many terms of the mean each anchor contributes."""
-        ...
-
-    def gradient(self, upstream: Array) -> Array:
-        """Gradient of the prepared rows of ``Σ upstream · loss``."""
-        ...
-
-
-class Rule(Protocol):
-    """What the engine asks of a loss."""
-
-    measure: Measure
-
-    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
-        """Loss of each anchor (a column or a vector) and weight of each pair, ∂loss/∂measure."""
-        ...
-
-    def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
-        """How many terms of the mean each anchor contributes; 0 where it lacks what the loss needs."""
-        ...
-
-    def executor(self, xp: Namespace, bound: BoundRelation, rows: Array) -> Executor | None:
-        """A faster way to run a batch against itself, if the loss has one that gives the same."""
-        ...
 
 
 @dataclass
@@ -72,7 +38,8 @@ class Outcome:
 class Task:
     """A loss on a table: everything but how it is run.
 
-    ``anchors`` and ``references`` are working copies: off the autograd graph, float32 or float64.
+    ``anchors`` and ``references`` are working copies: off the autograd graph, float32 or float64. ``both`` asks the
+    question in both directions and averages.
     """
 
     loss: Rule
@@ -80,6 +47,7 @@ class Task:
     anchors: Array
     references: Array | None
     relation: Relation | Rows
+    both: bool = False
 
     def run(self, height: int | None, gradient: bool, upstream: Array | None = None) -> Outcome:
         """Run over the table in strips of ``height`` anchors; None chooses the way.
@@ -98,7 +66,7 @@ class Task:
         references = self.references
         if references is not None and columns is not None:
             references = references[columns]
-        task = Task(self.loss, self.xp, self.anchors[rows], references, relation)
+        task = Task(self.loss, self.xp, self.anchors[rows], references, relation, self.both)
         part = upstream if upstream is None else upstream[rows]
         return _spread(self, task._run(height, gradient, part), rows, columns)
 
@@ -133,18 +101,44 @@ def _run_strips(task: Task, relation: Relation, height: int | None, gradient: bo
     centre = _centre(xp, task.anchors if task.references is None else task.references)
     a = loss.measure.prepare(xp, task.anchors, centre)
     b = a if task.references is None else loss.measure.prepare(xp, task.references, centre)
-    if height is None and b is a:
-        executor = loss.executor(xp, bound, a.rows)
-        if executor is not None:
-            return _run_executor(task, a, executor, gradient, upstream)
+    if height is None and (b is a or task.both):
+        executor = loss.executor(xp, bound, (a, b))
+        outcome = None if executor is None else _run_executor(task, (a, b), executor, gradient, upstream)
+        if outcome is not None:
+            return outcome
+    there = _one_way(task, bound, (a, b), height, gradient, upstream)
+    if not task.both:
+        return there
+    back = _one_way(task, bound, (b, a), height, gradient, upstream)
+    return Outcome(
+        (there.value + back.value) / 2,
+        (there.per_anchor + back.per_anchor) / 2,
+        (_half(there.gradients[0], back.gradients[1]), _half(there.gradients[1], back.gradients[0])),
+    )
+
+
+def _half(one: Array | None, other: Array | None) -> Array | None:
+    return None if one is None or other is None else (one + other) / 2
+
+
+def _one_way(
+    task: Task,
+    bound: BoundRelation,
+    sides: tuple[Prepared, Prepared],
+    height: int | None,
+    gradient: bool,
+    upstream: Array | None,
+) -> Outcome:
+    """The table strip by strip."""
+    xp, measure, (a, b) = task.xp, task.loss.measure, sides
     losses, terms, grad_a, grad_b = _strips(
-        task, bound, (a, b), height or tall(int(b.rows.shape[0])), gradient, upstream
+        task, bound, sides, height or tall(int(b.rows.shape[0])), gradient, upstream
     )
     gradients: tuple[Array | None, Array | None] = (None, None)
     if gradient:
         total = None if upstream is not None else xp.sum(terms)
-        ga = loss.measure.unprepare(xp, a, _over(xp, grad_a, total))
-        gb = None if b is a else loss.measure.unprepare(xp, b, _over(xp, grad_b, total))
+        ga = measure.unprepare(xp, a, _over(xp, grad_a, total))
+        gb = None if b is a else measure.unprepare(xp, b, _over(xp, grad_b, total))
         gradients = (ga, gb)
     return Outcome(*_means(xp, losses, terms), gradients)
 
@@ -164,7 +158,7 @@ def _strips(
     upstream: Array | None,
 ) -> tuple[Array, Array, Array, Array]:
     """Losses, terms and the gradients of both sides' rows, one strip after the other."""
-    xp, loss, (a, b), count = task.xp, task.loss, sides, task.anchors.shape[0]
+    xp, loss, (a, b), count = task.xp, task.loss, sides, sides[0].rows.shape[0]
     grad_a = xp.zeros_like(a.rows) if gradient else a.rows
     grad_b = grad_a if b is a else xp.zeros_like(b.rows) if gradient else b.rows
     losses, terms = zeros(xp, (count,), a.rows), zeros(xp, (count,), a.rows, xp.float64)
@@ -172,9 +166,8 @@ def _strips(
         stop = min(start + height, count)
         part = slice(start, stop)
         strip, pair = a.strip(start, stop), bound.strip(start, stop)
-        table = loss.measure.table(xp, strip, b)
-        values = xp.asarray(table.values, copy=True) if loss.measure.reads_table else table.values
-        losses[part], weight, terms[part] = _rule(loss, xp, values, pair)
+        table = loss.measure.table(xp, strip, b, start if b is a else None)
+        losses[part], weight, terms[part] = _rule(loss, xp, table.own(xp, loss.measure), pair)
         if gradient:
             if upstream is not None:
                 weight = weight * _per_term(xp, upstream[part], terms[part])
@@ -182,16 +175,19 @@ def _strips(
     return losses, terms, grad_a, grad_b
 
 
-def _run_executor(task: Task, side: Prepared, executor: Executor, gradient: bool, upstream: Array | None) -> Outcome:
-    xp = task.xp
-    losses, terms = executor.losses(), xp.astype(executor.terms(), xp.float64)
+def _run_executor(
+    task: Task, sides: tuple[Prepared, Prepared], executor: Executor, gradient: bool, upstream: Array | None
+) -> Outcome | None:
+    xp, unprepare = task.xp, task.loss.measure.unprepare
+    ran = executor.run(gradient, upstream)
+    if ran is None:
+        return None
+    losses, terms, (left, right) = ran
     gradients: tuple[Array | None, Array | None] = (None, None)
     if gradient:
-        each = xp.astype(terms > 0, losses.dtype)
-        if upstream is not None:
-            each = _per_term(xp, upstream, terms)[:, 0]
         total = None if upstream is not None else xp.sum(terms)
-        gradients = (task.loss.measure.unprepare(xp, side, _over(xp, executor.gradient(each), total)), None)
+        other = None if right is None else unprepare(xp, sides[1], _over(xp, right, total))
+        gradients = (unprepare(xp, sides[0], _over(xp, left, total)), other)
     return Outcome(*_means(xp, losses, terms), gradients)
 
 
@@ -237,4 +233,4 @@ def _means(xp: Namespace, losses: Array, terms: Array) -> tuple[Any, Any]:
     return value, xp.astype(xp.astype(losses, xp.float64) / safe, losses.dtype)
 
 
-__all__ = ["Executor", "Outcome", "Rule", "Task"]
+__all__ = ["Outcome", "Task"]

@@ -17,6 +17,7 @@ from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine, Executor, Outcome, Task, height
 from nearfar.losses.inputs import relation_of, stack_views
 from nearfar.measures import Measure, expect_kind
+from nearfar.measures.base import Prepared
 from nearfar.relations import Aligned, BoundRelation, Pair, Relation, Rows
 
 
@@ -57,8 +58,11 @@ class PairLoss:
         """Terms that each anchor contributes to the mean: 1 where it has a positive, unless a loss says otherwise."""
         return xp.astype(pair.positive_count > 0, weight.dtype)
 
-    def executor(self, xp: Namespace, bound: BoundRelation, rows: Array) -> Executor | None:
-        """A faster way to run this loss on a batch against itself, or None; :meth:`strip` stays its definition."""
+    def executor(self, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]) -> Executor | None:
+        """A faster way to run this loss on a batch against itself, or on two aligned batches in both directions.
+
+        None where there is none; :meth:`strip` stays the definition.
+        """
         return None
 
     def __call__(
@@ -154,9 +158,7 @@ class PairLoss:
             right: For example texts; shape (items, features).
             engine: How to run it.
         """
-        there = self._evaluate(left, right, Aligned(), engine)
-        back = self._evaluate(right, left, Aligned(), engine)
-        return (there + back) / 2
+        return self._evaluate(left, right, Aligned(), engine, both=True)
 
     def __add__(self, other: Any) -> Any:
         """A loss plus a loss."""
@@ -202,8 +204,9 @@ class PairLoss:
         relation: Relation | Rows,
         engine: Engine,
         per_anchor: bool = False,
+        both: bool = False,
     ) -> Array:
-        task = self._task(anchors, references, relation)
+        task = self._task(anchors, references, relation, both)
         rows = height(engine, task)
 
         def run(gradient: bool, upstream: Array | None) -> Outcome:
@@ -216,7 +219,7 @@ class PairLoss:
         outcome = run(False, None)
         return narrow(outcome.per_anchor if per_anchor else outcome.value, anchors)
 
-    def _task(self, anchors: Array, references: Array | None, relation: Relation | Rows) -> Task:
+    def _task(self, anchors: Array, references: Array | None, relation: Relation | Rows, both: bool = False) -> Task:
         xp = namespace(embeddings=anchors, references=references)
         if not isinstance(relation, Rows):
             expect_matrix("embeddings", anchors)
@@ -228,7 +231,7 @@ class PairLoss:
                         f"got {references.shape[1]}; embed both with the same model"
                     )
         copy = working_copy(xp, anchors)
-        return Task(self, xp, copy, None if references is None else working_copy(xp, references), relation)
+        return Task(self, xp, copy, None if references is None else working_copy(xp, references), relation, both)
 
 
 def _run(task: Task, rows: int | None, gradient: bool, upstream: Array | None = None) -> Outcome:

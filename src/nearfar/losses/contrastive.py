@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, namespace, relu, times, where
+from nearfar._arrays import Array, Namespace, namespace, relu, where
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine
+from nearfar.engine.half_tiles import ApartTiles, apart_tiles
+from nearfar.engine.rules import apart
 from nearfar.losses.base import PairLoss
 from nearfar.losses.inputs import answers, expect_alike
 from nearfar.measures import Distance, Euclidean
-from nearfar.relations import Pair
+from nearfar.measures.base import Prepared
+from nearfar.relations import BoundRelation, Pair
 
 
 @dataclass(frozen=True)
@@ -67,19 +70,37 @@ class ContrastiveLoss(PairLoss):
         if any(p not in (1, 2) for p in self.powers):
             raise InputError(f"expected powers of 1 or 2, got {self.powers}; the paper's are (2, 2)")
 
+    @property
+    def reach(self) -> float:
+        """The margin: negatives beyond it rest."""
+        return self.margin
+
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """Sum of each anchor's pairs."""
-        near, pull = _power(xp, pair.take(s), self.powers[0])
-        gap = pair.negatives(relu(xp, self.margin - s), 0.0)
-        far, push = _power(xp, gap, self.powers[1])
+        return apart(self, xp, s, pair)
+
+    def executor(self, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]) -> ApartTiles | None:
+        """Half tiles."""
+        return apart_tiles(self, xp, bound, sides)
+
+    def factors_of(self, xp: Namespace, pair: Pair, like: Array) -> tuple[Array | float, Array | float]:
+        """The factors; with ``balanced`` over how many pairs there are of each side."""
         up, down = self.factors
-        if self.balanced:
-            up = up / _at_least_one(xp, pair.positive_total, s)
-            down = down / _at_least_one(xp, pair.negative_total, s)
-        loss = up * xp.sum(times(xp, pair.weight, near), axis=1) + down * xp.sum(pair.weigh(far), axis=1)
-        weight = pair.weigh(push)
-        weight *= -down
-        return loss, pair.add(weight, up * times(xp, pair.weight, pull))
+        if not self.balanced:
+            return up, down
+        return up / _at_least_one(xp, pair.positive_total, like), down / _at_least_one(xp, pair.negative_total, like)
+
+    def positive(self, xp: Namespace, s: Array) -> tuple[Array, Array]:
+        """A power of the distance."""
+        return _power(xp, s, self.powers[0])
+
+    def negative(self, xp: Namespace, s: Array) -> tuple[Array, Array]:
+        """A power of what is missing to the margin."""
+        s *= -1
+        s += self.margin
+        value, slope = _power(xp, relu(xp, s), self.powers[1])
+        slope *= -1
+        return value, slope
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """Each pair is a term; with ``balanced`` all anchors together make one."""

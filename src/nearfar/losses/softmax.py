@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, sigmoid, softmax, softplus, times
+from nearfar._arrays import Array, Namespace, exp_sum, sigmoid, softplus, times, where
 from nearfar._errors import InputError
 from nearfar.engine import Engine
+from nearfar.engine.pooled_tiles import PooledTiles, pooled_tiles
+from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
-from nearfar.losses.half_tiles import HalfTiles, fits
 from nearfar.measures import Cosine, Dot, Similarity
+from nearfar.measures.base import Prepared
 from nearfar.relations import Aligned, BoundRelation, Pair
-from nearfar.relations.labels import BoundLabels
 
 
 def check_temperature(temperature: float) -> None:
@@ -64,16 +65,22 @@ class SupConLoss(PairLoss):
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """LSE over all minus the mean positive; weight: probability minus share."""
-        s /= self.temperature
-        positive = xp.sum(times(xp, pair.share, pair.take(s)), axis=1, keepdims=True)
-        total, weight = softmax(xp, pair.valid_logits(s), 1 / self.temperature)
-        return total - positive, pair.add(weight, -pair.share / self.temperature)
+        return pooled(self, xp, s, pair)
 
-    def executor(self, xp: Namespace, bound: BoundRelation, rows: Array) -> HalfTiles | None:
-        """Half tiles where they give the same."""
-        if not fits(xp, self.temperature, self.measure, bound, rows):
-            return None
-        return HalfTiles(xp, self.temperature, cast("BoundLabels", bound), rows)
+    def executor(self, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]) -> PooledTiles | None:
+        """Half tiles."""
+        return pooled_tiles(self, xp, bound, sides)
+
+    def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
+        """The logit."""
+        return logit(s, self.temperature)
+
+    def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
+        """All are the pool of the negatives and the positives."""
+        z = positive / self.temperature
+        whole, among, own = with_positives(xp, z, pool, pair)
+        loss = whole - xp.sum(times(xp, pair.share, z), axis=1, keepdims=True)
+        return loss, own, (among - pair.share) / self.temperature
 
 
 @dataclass(frozen=True)
@@ -120,8 +127,19 @@ class InfoNCELoss(PairLoss):
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """One log-odds term a positive."""
-        s /= self.temperature
-        return _one_positive(xp, s, pair, self.temperature)
+        return pooled(self, xp, s, pair)
+
+    def executor(self, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]) -> PooledTiles | None:
+        """Half tiles."""
+        return pooled_tiles(self, xp, bound, sides)
+
+    def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
+        """The logit."""
+        return logit(s, self.temperature)
+
+    def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
+        """Each positive alone against the negatives."""
+        return _one_positive(xp, positive, pool, pair, self.temperature)
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """1 where the anchor has a positive and a negative."""
@@ -160,7 +178,19 @@ class NPairLoss(PairLoss):
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """One log-odds term a positive."""
-        return _one_positive(xp, s, pair, 1.0)
+        return pooled(self, xp, s, pair)
+
+    def executor(self, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]) -> PooledTiles | None:
+        """Half tiles."""
+        return pooled_tiles(self, xp, bound, sides)
+
+    def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
+        """The logit."""
+        return s, 1.0
+
+    def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
+        """Each positive alone against the negatives."""
+        return _one_positive(xp, positive, pool, pair, 1.0)
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """1 where the anchor has a positive and a negative."""
@@ -177,15 +207,30 @@ class NPairLoss(PairLoss):
         return self._evaluate(left, right, Aligned(), engine)
 
 
-def _one_positive(xp: Namespace, z: Array, pair: Pair, temperature: float) -> tuple[Array, Array]:
-    """Each positive alone against the anchor's negatives: softplus(LSE of the negatives − logit)."""
-    positive = pair.take(z)
-    against, weight = softmax(xp, pair.negative_logits(z), 1 / temperature)
-    odds = against - positive
+def logit(s: Array, temperature: float) -> tuple[Array, float]:
+    """``s / τ`` in place, and its slope."""
+    s *= 1 / temperature
+    return s, 1 / temperature
+
+
+def with_positives(xp: Namespace, z: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
+    """Log-sum-exp over negatives and listed positives, and the share of each positive and of the pool in it."""
+    z = where(xp, pair.weight > 0, z, -float("inf"))
+    if not pair.uniform:
+        z = z + xp.log(where(xp, pair.weight > 0, pair.weight, 1.0))
+    whole = exp_sum(xp, xp.concat([z, pool], axis=1))[0]
+    safe = where(xp, whole != -float("inf"), whole, 0.0)
+    return whole, xp.exp(z - safe), xp.exp(pool - safe)
+
+
+def _one_positive(
+    xp: Namespace, positive: Array, pool: Array, pair: Pair, temperature: float
+) -> tuple[Array, Array, Array]:
+    """Each positive alone against the anchor's negatives: softplus(pool − logit)."""
+    odds = pool - positive / temperature
     loss = xp.sum(times(xp, pair.share, softplus(xp, odds)), axis=1)
     missing = times(xp, pair.share, sigmoid(xp, odds))
-    weight *= xp.sum(missing, axis=1, keepdims=True)
-    return loss, pair.add(weight, -missing / temperature)
+    return loss, xp.sum(missing, axis=1, keepdims=True), -missing / temperature
 
 
 def _has_both(xp: Namespace, pair: Pair, weight: Array) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nearfar._arrays import Array, Namespace, row_max, where, zeros
@@ -27,8 +27,13 @@ class Prepared:
 
     def strip(self, start: int, stop: int) -> Prepared:
         """The rows ``start`` … ``stop`` − 1."""
-        norm = None if self.norm is None else self.norm[start:stop]
-        return Prepared(self.rows[start:stop], self.given[start:stop], self.squares[start:stop], norm)
+        return self.at(slice(start, stop))
+
+    def at(self, places: Any) -> Prepared:
+        """The rows at an index or slice."""
+        rows = self.rows[places]
+        given = rows if self.given is self.rows else self.given[places]
+        return Prepared(rows, given, self.squares[places], None if self.norm is None else self.norm[places])
 
 
 @dataclass
@@ -42,10 +47,15 @@ class Near:
 
 @dataclass
 class Table:
-    """The measure of a strip, and which of its pairs were computed directly."""
+    """The measure of a strip, which of its pairs were computed directly, and where its first anchor meets itself."""
 
     values: Array
-    near: Near | None = field(default=None)
+    near: Near | None = None
+    at: int | None = None
+
+    def own(self, xp: Namespace, measure: Measure) -> Array:
+        """Values that a loss may overwrite."""
+        return xp.asarray(self.values, copy=True) if measure.reads_table else self.values
 
 
 def normalise(xp: Namespace, x: Array) -> tuple[Array, Array]:
@@ -66,6 +76,8 @@ class Measure:
     """Base of the measures; ``kind`` is ``"similarity"`` or ``"distance"``."""
 
     kind: ClassVar[str]
+    # The measure of a pair as far apart as can be.
+    farthest: ClassVar[float]
     # Whether ``pull`` reads the table again, which a loss may overwrite.
     reads_table: ClassVar[bool] = False
 
@@ -77,9 +89,16 @@ class Measure:
         """Gradient of the rows carried back to the embeddings."""
         return gradient
 
-    def table(self, xp: Namespace, a: Prepared, b: Prepared) -> Table:
-        """Measure of every anchor in ``a`` to every reference in ``b``."""
+    def table(self, xp: Namespace, a: Prepared, b: Prepared, at: int | None = None) -> Table:
+        """Measure of every anchor in ``a`` to every reference in ``b``.
+
+        ``at`` is the column of the first anchor where the anchors are among the references.
+        """
         raise NotImplementedError
+
+    def within(self, xp: Namespace, a: Prepared, b: Prepared, reach: float) -> Table | None:
+        """The table, or None where every pair is at ``reach`` or beyond and that was cheap to see."""
+        return self.table(xp, a, b)
 
     def pull(
         self, xp: Namespace, table: Table, weight: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]
@@ -100,12 +119,14 @@ class Similarity(Measure):
     """Higher is nearer."""
 
     kind = "similarity"
+    farthest = -float("inf")
 
 
 class Distance(Measure):
     """Lower is nearer."""
 
     kind = "distance"
+    farthest = float("inf")
 
 
 def expect_kind(loss: Any, measure: Measure, kind: str) -> None:

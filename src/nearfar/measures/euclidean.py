@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nearfar._arrays import Array, Namespace, add_product, add_rows, relu, where, zeros
+from nearfar._arrays import Array, Namespace, add_product, add_rows, arange, product_plus_row, relu, where, zeros
 from nearfar.measures.base import Distance, Near, Prepared, Table, normalise, unnormalise
 
 # A squared distance below this share of the squared norms comes out of the matrix product with a relative error
@@ -29,20 +29,60 @@ class Euclidean(Distance):
         rows = x if centre is None else x - centre
         return Prepared(rows, x, xp.sum(rows * rows, axis=-1))
 
-    def table(self, xp: Namespace, a: Prepared, b: Prepared) -> Table:
-        """One matrix product, and differences for the near pairs."""
-        squared = (-2 * a.rows) @ b.rows.T
+    def table(self, xp: Namespace, a: Prepared, b: Prepared, at: int | None = None) -> Table:
+        """One matrix product, and differences for the near pairs; an anchor is at distance 0 from itself."""
+        squared = self._squares(xp, a, b)
+        return self._finish(xp, a, b, squared, self._near(xp, a, b, squared, at), at)
+
+    def within(self, xp: Namespace, a: Prepared, b: Prepared, reach: float) -> Table | None:
+        """One matrix product; without a near pair its smallest entry tells whether any is in reach."""
+        squared = self._squares(xp, a, b)
+        near = self._near(xp, a, b, squared, None)
+        if near is None and bool(self._from_square(xp, relu(xp, xp.min(squared)[None])) >= reach):
+            return None
+        return self._finish(xp, a, b, squared, near, None)
+
+    def _squares(self, xp: Namespace, a: Prepared, b: Prepared) -> Array:
+        squared = product_plus_row(xp, -2 * a.rows, b.rows, b.squares)
         squared += a.squares[:, None]
-        squared += b.squares[None, :]
-        floor = float(xp.finfo(squared.dtype).smallest_normal) / float(xp.finfo(squared.dtype).eps) ** 2
-        limit = NEAR * (a.squares + floor)[:, None] + NEAR * (b.squares + floor)[None, :]
+        return squared
+
+    def _finish(
+        self, xp: Namespace, a: Prepared, b: Prepared, squared: Array, near: tuple[Array, Array] | None, at: int | None
+    ) -> Table:
+        found = None if near is None else Near(*near, self._lengths(xp, a, b, *near))
+        values = self._from_square(xp, squared if near is None and at is None else relu(xp, squared))
+        if found is not None:
+            values[found.anchor, found.reference] = self._from_length(found.length)
+        if at is not None:
+            places = arange(xp, values.shape[0], values)
+            values[places, places + at] = 0.0
+        return Table(values, found, at)
+
+    def _near(
+        self, xp: Namespace, a: Prepared, b: Prepared, squared: Array, at: int | None
+    ) -> tuple[Array, Array] | None:
+        """Places of the pairs that the product cannot be trusted with; None without any.
+
+        The smallest entry of a row, with the largest square beside it, rules most rows out in one pass.
+        """
+        if squared.shape[0] == 0 or squared.shape[1] == 0:
+            return None
+        info = xp.finfo(squared.dtype)
+        floor = float(info.smallest_normal) / float(info.eps) ** 2
+        if at is not None:
+            places = arange(xp, squared.shape[0], squared)
+            squared[places, places + at] = float("inf")
+        top = xp.max(b.squares)
         # Negated, so that squares that under- or overflowed, and NaN, are near as well.
-        anchor, reference = xp.nonzero(~((squared > limit) & (squared < float("inf"))))
-        squared = relu(xp, squared)
-        near = Near(anchor, reference, self._lengths(xp, a, b, anchor, reference))
-        values = self._from_square(xp, squared)
-        values[anchor, reference] = self._from_length(near.length)
-        return Table(values, near)
+        finite = 4 * (a.squares + top) < float("inf")
+        rows = xp.nonzero(~(finite & (xp.min(squared, axis=1) > NEAR * (a.squares + top + 2 * floor))))[0]
+        if rows.shape[0] == 0:
+            return None
+        part = squared if rows.shape[0] == squared.shape[0] else squared[rows]
+        limit = NEAR * (a.squares[rows] + floor)[:, None] + NEAR * (b.squares + floor)[None, :]
+        anchor, reference = xp.nonzero(~((part > limit) & (finite[rows, None] | (part < float("inf")))))
+        return rows[anchor], reference
 
     @staticmethod
     def _lengths(xp: Namespace, a: Prepared, b: Prepared, anchor: Array, reference: Array) -> Array:
@@ -69,6 +109,9 @@ class Euclidean(Distance):
         """Two matrix products for the far pairs; differences for the near ones."""
         (a, b), near = sides, table.near
         radial = self._radial(xp, table.values, weight)
+        if table.at is not None:
+            places = arange(xp, radial.shape[0], radial)
+            radial[places, places + table.at] = 0.0
         if near is not None:
             beside = weight[near.anchor, near.reference]
             radial[near.anchor, near.reference] = 0.0
@@ -140,12 +183,14 @@ class CosineDistance(Euclidean):
         """Through the normalisation."""
         return unnormalise(xp, side.rows, side.norm, gradient)
 
-    def table(self, xp: Namespace, a: Prepared, b: Prepared) -> Table:
-        """One matrix product, and differences for the near pairs."""
-        table = super().table(xp, a, b)
+    def _finish(
+        self, xp: Namespace, a: Prepared, b: Prepared, squared: Array, near: tuple[Array, Array] | None, at: int | None
+    ) -> Table:
+        table = super()._finish(xp, a, b, squared, near, at)
         # The square of a prepared row is 1, or 0 for a zero vector.
-        void = (a.squares == 0)[:, None] | (b.squares == 0)[None, :]
-        return Table(where(xp, ~void, table.values, 1.0), table.near)
+        table.values[xp.nonzero(a.squares == 0)[0], :] = 1.0
+        table.values[:, xp.nonzero(b.squares == 0)[0]] = 1.0
+        return table
 
     def _from_square(self, xp: Namespace, squared: Array) -> Array:
         return squared / 2

@@ -12,7 +12,7 @@ from nearfar.measures.base import Distance, Prepared, Table
 class Manhattan(Distance):
     r"""Manhattan distance :math:`\sum_k |x_k - y_k|`; a coordinate in which both agree has gradient 0."""
 
-    def table(self, xp: Namespace, a: Prepared, b: Prepared) -> Table:
+    def table(self, xp: Namespace, a: Prepared, b: Prepared, at: int | None = None) -> Table:
         """One pass over the strip for each feature."""
         values = zeros(xp, (a.rows.shape[0], b.rows.shape[0]), a.rows)
         for k in range(a.rows.shape[1]):

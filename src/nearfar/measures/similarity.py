@@ -12,7 +12,7 @@ from nearfar.measures.base import Prepared, Similarity, Table, normalise, unnorm
 class Dot(Similarity):
     r"""Inner product :math:`\langle x, y \rangle`; nothing is normalised."""
 
-    def table(self, xp: Namespace, a: Prepared, b: Prepared) -> Table:
+    def table(self, xp: Namespace, a: Prepared, b: Prepared, at: int | None = None) -> Table:
         """One matrix product."""
         return Table(a.rows @ b.rows.T)
 

@@ -80,8 +80,10 @@ def _expect_count(name: str, codes: Array, items: Array) -> None:
 class BoundLabels:
     """Labels tied to a table; lists and counts come from sorted labels, never from the table."""
 
-    def __init__(self, xp: Namespace, own: Array, other: Array, is_self: bool, like: Array) -> None:
-        self.xp, self.own, self.is_self, self.like = xp, own, is_self, like
+    def __init__(
+        self, xp: Namespace, own: Array, other: Array, is_self: bool, like: Array, aligned: bool = False
+    ) -> None:
+        self.xp, self.own, self.is_self, self.like, self.aligned = xp, own, is_self, like, aligned
         self.order = xp.argsort(other, stable=True)
         ordered = other[self.order]
         self.first = xp.searchsorted(ordered, own, side="left")
@@ -93,10 +95,10 @@ class BoundLabels:
 
     def strip(self, start: int, stop: int) -> Pair:
         """The lists of the strip's anchors."""
-        return _LabelPair(self, slice(start, stop))
+        return LabelPair(self, slice(start, stop))
 
 
-class _LabelPair(Pair):
+class LabelPair(Pair):
     """A strip of a label relation: every pair that is not listed is a negative of weight 1."""
 
     uniform: ClassVar[bool] = True
@@ -150,4 +152,4 @@ class Aligned:
             got = "no references" if references is None else f"{anchors.shape[0]} and {references.shape[0]}"
             raise ShapeError(f"expected as many references as anchors, got {got}; align the two batches row by row")
         index = arange(xp, anchors.shape[0], anchors)
-        return BoundLabels(xp, index, index, False, anchors)
+        return BoundLabels(xp, index, index, False, anchors, aligned=True)

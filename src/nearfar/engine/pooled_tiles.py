@@ -1,0 +1,149 @@
+"""Half tiles of a loss that feels its negatives through their log-sum-exp: two passes over the tiles.
+
+The first sums the exponentials of every tile over its rows and its columns, under one shift that follows the largest
+exponent met; the second weighs the tiles. A batch against itself costs two products of its table's size; two aligned
+batches, asked in both directions, four. Where an anchor's sum is lost below the shared shift, strips do it instead.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nearfar._arrays import Array, Namespace, exponential, times, where, zeros
+from nearfar.engine import half_tiles
+from nearfar.engine.half_tiles import Ran, Tiles
+from nearfar.engine.rules import Pooled, felt
+from nearfar.measures.base import Prepared, Table
+from nearfar.relations import BoundRelation, Pair
+from nearfar.relations.blocks import Blocks, blocks
+
+
+class Sums:
+    """Sums of exponentials of all rows and columns, relative to the largest exponent so far."""
+
+    def __init__(self, xp: Namespace, rows: Array, columns: Array | None) -> None:
+        self.xp, self.shift = xp, -math.inf
+        self.rows = zeros(xp, (rows.shape[0],), rows, xp.float64)
+        self.columns = self.rows if columns is None else zeros(xp, (columns.shape[0],), columns, xp.float64)
+
+    def add(self, z: Array, rows: slice, columns: slice | None) -> None:
+        """Add a tile of exponents, which is overwritten."""
+        xp, top = self.xp, float(self.xp.max(z))
+        if top == -math.inf:
+            return
+        if top > self.shift:
+            for sums in (self.rows,) if self.columns is self.rows else (self.rows, self.columns):
+                sums *= math.exp(self.shift - top)
+            self.shift = top
+        z -= self.shift
+        z = exponential(xp, z)
+        self.rows[rows] += xp.astype(xp.sum(z, axis=1), xp.float64)
+        if columns is not None:
+            self.columns[columns] += xp.astype(xp.sum(z, axis=0), xp.float64)
+
+    def kept(self, dtype: object, negatives: Array) -> bool:
+        """Whether no sum lost what counts below the smallest number of the tiles' dtype."""
+        info = self.xp.finfo(dtype)
+        least = negatives.shape[0] * float(info.smallest_normal) / float(info.eps)
+        return all(bool(self.xp.all((sums > least) | (negatives == 0))) for sums in (self.rows, self.columns))
+
+    def weights(self, z: Array) -> Array:
+        """``exp(z)`` under the same shift; overwrites ``z``."""
+        if self.shift > -math.inf:
+            z -= self.shift
+        return exponential(self.xp, z)
+
+    def pool(self, part: slice, of_columns: bool, dtype: object) -> Array:
+        """Log-sum-exp of a block's items as a column; −inf without a negative."""
+        sums = (self.columns if of_columns else self.rows)[part, None]
+        pool = where(self.xp, sums > 0, self.xp.log(where(self.xp, sums > 0, sums, 1.0)) + self.shift, -math.inf)
+        return self.xp.astype(pool, dtype)
+
+
+@dataclass
+class PooledTiles:
+    """A pooled loss on blocks; ``right`` is None for a batch against itself."""
+
+    xp: Namespace
+    loss: Pooled
+    blocks: Blocks
+    left: Prepared
+    right: Prepared | None = None
+
+    def run(self, gradient: bool, upstream: Array | None) -> Ran | None:
+        """Pool, combine block by block, weigh; None where a sum is lost below the shift."""
+        xp, loss, right = self.xp, self.loss, self.right
+        tiles = Tiles(xp, self.blocks, self.left, self.left if right is None else right, upstream)
+        sums, dtype = Sums(xp, tiles.a.rows, None if right is None else tiles.b.rows), tiles.a.rows.dtype
+        negatives = zeros(xp, (tiles.each.shape[0],), tiles.each)
+        for part in self.blocks.parts:
+            pair = self.blocks.pair(part)
+            negatives[part] = pair.negative_count[:, 0]
+            tiles.count(part, loss.terms(xp, pair, pair.weight))
+            z, _ = loss.exponent(xp, self._table(tiles, part).values)
+            sums.add(pair.negative_logits(z), part, None if right is None else part)
+        for rows, columns in tiles.outside():
+            z, _ = loss.exponent(xp, loss.measure.table(xp, *tiles.sides(rows, columns)).values)
+            sums.add(z, rows, columns)
+        if not sums.kept(dtype, negatives):
+            return None
+        losses = zeros(xp, negatives.shape, tiles.each)
+        factors = (xp.zeros_like(losses), xp.zeros_like(losses))
+        for part in self.blocks.parts:
+            self._diagonal(tiles, sums, part, losses, factors, gradient)
+        for rows, columns in tiles.outside() if gradient else ():
+            sides = tiles.sides(rows, columns)
+            table = loss.measure.table(xp, *sides)
+            z, slope = loss.exponent(xp, table.own(xp, loss.measure))
+            factor = factors[0][rows, None] + factors[0 if right is None else 1][None, columns]
+            weight = felt(xp, sums.weights(z), factor, slope)
+            loss.measure.pull(xp, table, weight, sides, tiles.places(rows, columns))
+        return tiles.ran(losses)
+
+    def _table(self, tiles: Tiles, part: slice) -> Table:
+        return self.loss.measure.table(self.xp, *tiles.sides(part, part), at=0 if self.right is None else None)
+
+    def _diagonal(
+        self, tiles: Tiles, sums: Sums, part: slice, losses: Array, factors: tuple[Array, Array], gradient: bool
+    ) -> None:
+        """Losses of a block's anchors, what stands before their negatives, and the block's own gradient."""
+        xp, loss, pair = self.xp, self.loss, self.blocks.pair(part)
+        table, each = self._table(tiles, part), tiles.each[part, None]
+        values = table.own(xp, loss.measure)
+        positive = pair.take(values)
+        questions = 1 if self.right is None else 2
+        by_positive: Array | float = 0.0
+        for k in range(questions):
+            pool = sums.pool(part, k == 1, values.dtype)
+            value, by_pool, own = self._combine(positive, pool, pair)
+            losses[part] += xp.reshape(value, (-1,)) / questions
+            total = (sums.columns if k else sums.rows)[part, None]
+            share = each / questions
+            by_pool = times(xp, share, by_pool)
+            factor = where(xp, total > 0, by_pool / xp.astype(where(xp, total > 0, total, 1.0), values.dtype), 0.0)
+            factors[k][part] = factor[:, 0]
+            by_positive = by_positive + times(xp, share, own)
+        if not gradient:
+            return
+        z, slope = loss.exponent(xp, values)
+        z = pair.negative_logits(z)
+        factor = factors[0][part, None] if questions == 1 else factors[0][part, None] + factors[1][None, part]
+        weight = pair.add(felt(xp, sums.weights(z), factor, slope), by_positive)
+        loss.measure.pull(xp, table, weight, tiles.sides(part, part), tiles.places(part, part))
+
+    def _combine(self, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
+        return self.loss.combine(self.xp, positive, pool, pair)
+
+
+def pooled_tiles(
+    loss: Pooled, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]
+) -> PooledTiles | None:
+    """Tiles of a batch against itself, or of two aligned batches, where the relation and the size allow them."""
+    left, right = sides
+    if left.rows.shape[0] < half_tiles.LEAST:
+        return None
+    cut = blocks(xp, bound)
+    if cut is None:
+        return None
+    return PooledTiles(xp, loss, cut, left, None if right is left else right)

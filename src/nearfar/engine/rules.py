@@ -1,0 +1,117 @@
+"""What a loss says of itself: its rule on a strip, and for two kinds of loss the parts that rule is made of.
+
+Every loss has a :class:`Rule`. Two kinds say more, and the engine does more with it: a :class:`Pooled` loss feels its
+negatives through their log-sum-exp only, an :class:`Apart` loss is a sum over pairs. Their strips are written here,
+once, from their parts; half tiles use the same parts.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from nearfar._arrays import Array, Namespace, exp_sum, times, where
+from nearfar.measures import Measure
+from nearfar.measures.base import Prepared
+from nearfar.relations import BoundRelation, Pair
+
+INF = float("inf")
+
+
+class Executor(Protocol):
+    """A faster way to run one loss on one table, made by the loss that owns it."""
+
+    def run(self, gradient: bool, upstream: Array | None) -> tuple[Array, Array, tuple[Array, Array | None]] | None:
+        """Sum of each anchor's terms, how many they are, and the gradients of both sides' rows of ``Σ upstream · mean``.
+
+        Without ``upstream`` the gradients are those of the sum of all terms. None where only strips give the same.
+        """
+        ...
+
+
+class Rule(Protocol):
+    """What the engine asks of every loss."""
+
+    @property
+    def measure(self) -> Measure:
+        """What the table holds."""
+        ...
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """Loss of each anchor (a column or a vector) and weight of each pair, ∂loss/∂measure."""
+        ...
+
+    def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
+        """How many terms of the mean each anchor contributes; 0 where it lacks what the loss needs."""
+        ...
+
+    def executor(self, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]) -> Executor | None:
+        """A faster way to run this table, if the loss has one that gives the same."""
+        ...
+
+
+class Pooled(Rule, Protocol):
+    """A loss of an anchor's positives and of the log-sum-exp over its negatives."""
+
+    def exponent(self, xp: Namespace, s: Array) -> tuple[Array, Array | float]:
+        """What stands in the exponential of a negative at measure ``s``, and its derivative; may overwrite ``s``."""
+        ...
+
+    def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
+        """Loss of each anchor and its derivatives by the pool and by the listed positives.
+
+        ``positive`` holds the measure at ``pair.index``; ``pool`` is a column, −inf without a negative.
+        """
+        ...
+
+
+class Apart(Rule, Protocol):
+    """A sum over pairs: what a pair costs depends on nothing but its own measure and side."""
+
+    @property
+    def reach(self) -> float:
+        """Measure from which on a negative neither costs nor weighs anything; ∞ where there is none."""
+        ...
+
+    def factors_of(self, xp: Namespace, pair: Pair, like: Array) -> tuple[Array | float, Array | float]:
+        """What stands before a positive's and a negative's loss."""
+        ...
+
+    def positive(self, xp: Namespace, s: Array) -> tuple[Array, Array]:
+        """Loss and derivative of positives at measure ``s``."""
+        ...
+
+    def negative(self, xp: Namespace, s: Array) -> tuple[Array, Array]:
+        """The same for negatives, both 0 at infinite distance; may overwrite ``s``."""
+        ...
+
+
+def pooled(loss: Pooled, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+    """The strip of a pooled loss."""
+    positive = pair.take(s)
+    z, slope = loss.exponent(xp, s)
+    z = pair.negative_logits(z)
+    pool, weight, total = exp_sum(xp, z)
+    value, by_pool, by_positive = loss.combine(xp, positive, pool, pair)
+    factor = times(xp, xp.astype(total > 0, by_pool.dtype), by_pool) / where(xp, total > 0, total, 1.0)
+    weight = felt(xp, weight, factor, slope)
+    return value, pair.add(weight, by_positive)
+
+
+def felt(xp: Namespace, weight: Array, factor: Array, slope: Array | float) -> Array:
+    """``weight · factor · slope`` in place, 0 where the weight is 0 (the slope of a masked pair may be anything)."""
+    if isinstance(slope, int | float):
+        weight *= factor * slope
+        return weight
+    weight *= factor
+    return times(xp, weight, slope)
+
+
+def apart(loss: Apart, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+    """The strip of a loss that is a sum over pairs: what is no negative stands infinitely far."""
+    up, down = loss.factors_of(xp, pair, s)
+    near, pull = loss.positive(xp, pair.take(s))
+    off, push = loss.negative(xp, pair.negatives(s, loss.measure.farthest))
+    value = up * xp.sum(times(xp, pair.weight, near), axis=1) + down * xp.sum(pair.weigh(off), axis=1)
+    push = pair.weigh(push)
+    push *= down
+    return value, pair.add(push, up * times(xp, pair.weight, pull))

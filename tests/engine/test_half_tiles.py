@@ -1,0 +1,159 @@
+"""Half tiles against the definition by strips, at sizes that cut blocks everywhere."""
+
+import numpy as np
+import pytest
+import torch
+
+import nearfar as nf
+from nearfar.engine import half_tiles, pooled_tiles
+from nearfar.relations import blocks
+
+POOLED = [nf.SupConLoss(0.1), nf.SupConLoss(2.0), nf.InfoNCELoss(0.2), nf.NPairLoss(), nf.SupConLoss(0.3, nf.Dot())]
+APART = [
+    nf.ContrastiveLoss(3.0),
+    nf.ContrastiveLoss(1.5, balanced=True),
+    nf.ContrastiveLoss(3.0, powers=(1, 1), measure=nf.SquaredEuclidean()),
+    nf.ContrastiveLoss(0.7, measure=nf.CosineDistance()),
+    nf.ContrastiveLoss(2.0, measure=nf.Manhattan()),
+]
+every_loss = pytest.mark.parametrize("loss", POOLED + APART, ids=repr)
+
+
+@pytest.fixture(autouse=True)
+def runs(monkeypatch):
+    """Half tiles for any size, in blocks of 16; counts how often they ran to the end."""
+    done = []
+
+    def counting(cls):
+        whole = cls.run
+
+        def run(self, *arguments):
+            out = whole(self, *arguments)
+            done.append(out is not None)
+            return out
+
+        monkeypatch.setattr(cls, "run", run)
+
+    monkeypatch.setattr(half_tiles, "LEAST", 1)
+    monkeypatch.setattr(blocks, "BLOCK", 16)
+    counting(half_tiles.ApartTiles)
+    counting(pooled_tiles.PooledTiles)
+    return done
+
+
+def batch(n, dtype=np.float64):
+    rng = np.random.default_rng(n)
+    labels = rng.integers(0, 7, n)
+    labels[n // 2] = 99
+    return rng.standard_normal((n, 5)).astype(dtype), labels
+
+
+def close(ours, theirs, tolerance=1e-12):
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (np.abs(theirs).max() + 1))
+
+
+@every_loss
+@pytest.mark.parametrize("n", [2, 15, 16, 17, 50, 64])
+@pytest.mark.parametrize("framework", [np.asarray, torch.tensor], ids=["numpy", "torch"])
+def test_equal_to_the_definition(runs, loss, n, framework):
+    x, y = batch(n)
+    x, y = framework(x), framework(y)
+    value, gradient = loss.value_and_grad(x, y)
+    assert runs == [True]
+    wanted, wanted_gradient = loss.value_and_grad(x, y, engine="dense")
+    assert float(value) == pytest.approx(float(wanted), rel=1e-12, abs=1e-14)
+    close(gradient, wanted_gradient)
+
+
+@every_loss
+def test_per_anchor_and_its_gradient(runs, loss):
+    x, y = batch(50)
+    weights = torch.tensor(np.random.default_rng(1).standard_normal(50))
+    gradients = []
+    for engine in ("auto", "dense"):
+        given = torch.tensor(x, requires_grad=True)
+        each = loss.per_anchor(given, torch.tensor(y), engine=engine)
+        gradients.append(torch.autograd.grad((weights * each).sum(), given)[0])
+    assert all(runs)
+    assert len(runs) == 2
+    close(*gradients)
+
+
+@pytest.mark.parametrize("loss", POOLED, ids=repr)
+@pytest.mark.parametrize("n", [1, 2, 16, 17, 50])
+def test_two_aligned_batches_in_both_directions(runs, loss, n):
+    x, _ = batch(n)
+    left = torch.tensor(x, requires_grad=True)
+    right = torch.tensor(np.random.default_rng(5).standard_normal((n, 5)), requires_grad=True)
+    value = nf.PairLoss.aligned(loss, left, right)
+    gradients = torch.autograd.grad(value, (left, right))
+    assert runs == [True]
+    wanted = nf.PairLoss.aligned(loss, left, right, engine="dense")
+    assert value.item() == pytest.approx(wanted.item(), rel=1e-12, abs=1e-14)
+    for ours, theirs in zip(gradients, torch.autograd.grad(wanted, (left, right)), strict=True):
+        close(ours, theirs)
+
+
+@pytest.mark.parametrize("loss", [nf.SupConLoss(0.05), nf.InfoNCELoss(0.1), nf.ContrastiveLoss(3.0)], ids=repr)
+def test_float32_is_as_good_as_the_definition(runs, loss):
+    x, y = batch(64, np.float32)
+    exact, exact_gradient = loss.value_and_grad(x.astype(np.float64), y, engine="dense")
+    value, gradient = loss.value_and_grad(x, y)
+    assert runs == [True, True][: len(runs)]
+    assert float(value) == pytest.approx(float(exact), rel=2e-6)
+    assert np.abs(gradient - exact_gradient).max() < 2e-6 * np.abs(exact_gradient).max()
+
+
+def test_a_sum_lost_below_the_shift_is_done_in_strips(runs):
+    x, y = batch(40, np.float32)
+    x[0], x[1], y[:2] = [9, 9, 9, 9, 9], [9, 9, 9, 9, 9], [1, 2]
+    loss = nf.InfoNCELoss(1.0, nf.Dot())
+    value, gradient = loss.value_and_grad(x, y)
+    assert runs == [False]
+    exact, exact_gradient = loss.value_and_grad(x.astype(np.float64), y, engine="dense")
+    assert float(value) == pytest.approx(float(exact), rel=1e-6)
+    assert np.abs(gradient - exact_gradient).max() < 2e-6 * np.abs(exact_gradient).max()
+
+
+def test_what_has_no_blocks_runs_in_strips(runs, monkeypatch):
+    x, y = batch(40)
+    nf.SupConLoss()(x, nf.Mask(y[:, None] == y))
+    nf.SupConLoss()(x, y, references=x.copy(), reference_labels=y)
+    nf.NPairLoss().aligned(x, x.copy())
+    monkeypatch.setattr(blocks, "LARGEST_CLASS", 3)
+    nf.SupConLoss()(x, y)
+    assert not runs
+
+
+def test_a_class_larger_than_a_block_makes_one_of_its_own(runs):
+    x, y = batch(80)
+    y[:50] = 3
+    ours, theirs = (nf.SupConLoss().value_and_grad(x, y, engine=engine) for engine in ("auto", "dense"))
+    assert runs == [True]
+    close(ours[1], theirs[1])
+
+
+def test_tiles_out_of_reach_are_left_out(runs, monkeypatch):
+    pulled = []
+    whole = nf.Euclidean.pull
+    monkeypatch.setattr(nf.Euclidean, "pull", lambda *a, **k: (pulled.append(1), whole(*a, **k)))
+    x = np.random.default_rng(3).standard_normal((64, 40))
+    y = np.repeat(np.arange(16), 4)
+    loss = nf.ContrastiveLoss(1.0)
+    value, gradient = loss.value_and_grad(x, y)
+    assert len(pulled) == 4  # the diagonal blocks
+    wanted, wanted_gradient = loss.value_and_grad(x, y, engine="dense")
+    assert float(value) == pytest.approx(float(wanted), rel=1e-12)
+    close(gradient, wanted_gradient)
+
+
+@pytest.mark.parametrize("loss", [nf.SupConLoss(), nf.ContrastiveLoss(3.0)], ids=repr)
+def test_nan_reaches_the_value_and_a_zero_row_has_no_nan(loss):
+    x, y = batch(40)
+    x[7] = 0
+    value, gradient = loss.value_and_grad(x, y)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    x[3, 2] = np.nan
+    assert np.isnan(loss(x, y))

@@ -12,7 +12,7 @@ import nearfar as nf
 import oracles
 from cases import EPS, array, plain
 from nearfar._arrays import namespace, quiet
-from nearfar.engine.strips import _centre
+from nearfar.engine.task import centre
 
 MEASURES = [nf.Cosine(), nf.Dot(), nf.Euclidean(), nf.SquaredEuclidean(), nf.CosineDistance(), nf.Manhattan()]
 every_measure = pytest.mark.parametrize("measure", MEASURES, ids=str)
@@ -28,8 +28,8 @@ def table(measure, x, y=None):
 
 def _prepared(measure, x, y):
     xp = namespace(x=x, y=y)
-    centre = _centre(xp, y)
-    return xp, measure.prepare(xp, x, centre), measure.prepare(xp, y, centre)
+    middle = centre(xp, y)
+    return xp, measure.prepare(xp, x, middle), measure.prepare(xp, y, middle)
 
 
 def chain(measure, x, y, weight):

@@ -175,6 +175,16 @@ def exp_sum(xp: Namespace, z: Array) -> tuple[Array, Array, Array]:
     return where(xp, ~empty, xp.log(where(xp, ~empty, total, 1.0)) + top, -float("inf")), z, total
 
 
+def exp_pair(xp: Namespace, a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """``log(exp(a) + exp(b))``, and the share of each in the sum (0 where both are −inf)."""
+    top = xp.maximum(a, b)
+    safe = where(xp, top != -float("inf"), top, 0.0)
+    one, other = xp.exp(a - safe), xp.exp(b - safe)
+    total = one + other
+    held = where(xp, total != 0, total, 1.0)
+    return where(xp, total != 0, xp.log(held) + safe, -float("inf")), one / held, other / held
+
+
 def exponential(xp: Namespace, z: Array) -> Array:
     """``exp(z)``; ``z`` is overwritten where the library allows."""
     return xp.exp(z, out=z) if hasattr(z, "__setitem__") else xp.exp(z)

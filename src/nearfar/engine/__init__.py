@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from nearfar._errors import InputError
 from nearfar.engine.rules import Executor
-from nearfar.engine.strips import Outcome, Task
+from nearfar.engine.task import Outcome, Task
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from nearfar._arrays import Array, Namespace, where, zeros
 from nearfar.engine.rules import Apart
+from nearfar.engine.sums import Ran, per_term
 from nearfar.measures.base import Prepared
 from nearfar.relations import BoundRelation, Pair
 from nearfar.relations.blocks import Blocks, blocks
 
 # Below this many items one strip is as fast.
 LEAST = 1024
-Ran = tuple[Array, Array, tuple[Array, "Array | None"]]
 
 
 @dataclass
@@ -54,8 +54,7 @@ class Tiles:
             self.each[part] = xp.astype(terms > 0, self.each.dtype)
             return
         given = self.upstream[part if self.blocks.order is None else self.blocks.order[part]]
-        share = where(xp, terms > 0, xp.astype(given, xp.float64) / where(xp, terms > 0, terms, 1.0), 0.0)
-        self.each[part] = xp.astype(share, self.each.dtype)
+        self.each[part] = per_term(xp, given, terms)[:, 0]
 
     def outside(self) -> Iterator[tuple[slice, slice]]:
         """The tiles of negatives: of a symmetric table one of each two."""
@@ -76,7 +75,7 @@ class Tiles:
         """What the engine asks of an executor, in the items' own order."""
         losses = where(self.xp, self.terms > 0, losses, 0.0)
         right = None if self.b is self.a else self.into[1]
-        return self._back(losses), self._back(self.terms), (self._back(self.into[0]), right)
+        return Ran(self._back(losses), self._back(self.terms), self._back(self.into[0]), right)
 
     def _back(self, values: Array) -> Array:
         if self.blocks.order is None:

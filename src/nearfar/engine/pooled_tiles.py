@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from nearfar._arrays import Array, Namespace, exponential, times, where, zeros
 from nearfar.engine import half_tiles
-from nearfar.engine.half_tiles import Ran, Tiles
+from nearfar.engine.half_tiles import Tiles
 from nearfar.engine.rules import Pooled, felt
+from nearfar.engine.sums import Ran
 from nearfar.measures.base import Prepared, Table
 from nearfar.relations import BoundRelation, Pair
 from nearfar.relations.blocks import Blocks, blocks

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from nearfar._arrays import Array, Namespace, exp_sum, times, where
+from nearfar.engine.sums import Ran
 from nearfar.measures import Measure
 from nearfar.measures.base import Prepared
 from nearfar.relations import BoundRelation, Pair
@@ -20,11 +21,8 @@ INF = float("inf")
 class Executor(Protocol):
     """A faster way to run one loss on one table, made by the loss that owns it."""
 
-    def run(self, gradient: bool, upstream: Array | None) -> tuple[Array, Array, tuple[Array, Array | None]] | None:
-        """Sum of each anchor's terms, how many they are, and the gradients of both sides' rows of ``Σ upstream · mean``.
-
-        Without ``upstream`` the gradients are those of the sum of all terms. None where only strips give the same.
-        """
+    def run(self, gradient: bool, upstream: Array | None) -> Ran | None:
+        """The sums of the run; None where only strips give the same."""
         ...
 
 
@@ -60,6 +58,23 @@ class Pooled(Rule, Protocol):
         """Loss of each anchor and its derivatives by the pool and by the listed positives.
 
         ``positive`` holds the measure at ``pair.index``; ``pool`` is a column, −inf without a negative.
+        """
+        ...
+
+
+class Coupled(Rule, Protocol):
+    """A loss whose pairs feel the pools of both their items: it needs the whole table's pools first, and has no strip."""
+
+    def exponent(self, xp: Namespace, s: Array) -> tuple[Array, Array | float]:
+        """As of :class:`Pooled`."""
+        ...
+
+    def couple(
+        self, xp: Namespace, positive: Array, own: Array, others: Array, pair: Pair
+    ) -> tuple[Array, Array, Array, Array]:
+        """Loss of each anchor; derivatives by its pool, by the pools of the listed references, and by the positives.
+
+        The pool of a reference runs over the anchors that are its negatives; ``others`` holds it at ``pair.index``.
         """
         ...
 

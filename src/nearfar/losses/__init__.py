@@ -8,20 +8,35 @@ nothing, and the mean over nothing is 0 with gradient 0.
 """
 
 from nearfar.losses.base import PairLoss
+from nearfar.losses.circle import CircleLoss
 from nearfar.losses.contrastive import ContrastiveLoss
 from nearfar.losses.entropy import BinaryCrossEntropyLoss, CrossEntropyLoss
+from nearfar.losses.margin import MarginLoss
+from nearfar.losses.margin_softmax import ArcFaceLoss
+from nearfar.losses.multi_similarity import MultiSimilarityLoss
+from nearfar.losses.neighbours import NCALoss
+from nearfar.losses.ranking import FastAPLoss, SmoothAPLoss
+from nearfar.losses.sigmoid import SigLIPLoss
 from nearfar.losses.softmax import InfoNCELoss, NPairLoss, SupConLoss
 from nearfar.losses.sums import LossSum
 from nearfar.losses.triplet import TripletLoss
 
 __all__ = [
+    "ArcFaceLoss",
     "BinaryCrossEntropyLoss",
+    "CircleLoss",
     "ContrastiveLoss",
     "CrossEntropyLoss",
+    "FastAPLoss",
     "InfoNCELoss",
     "LossSum",
+    "MarginLoss",
+    "MultiSimilarityLoss",
+    "NCALoss",
     "NPairLoss",
     "PairLoss",
+    "SigLIPLoss",
+    "SmoothAPLoss",
     "SupConLoss",
     "TripletLoss",
 ]

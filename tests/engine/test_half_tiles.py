@@ -9,12 +9,23 @@ from nearfar.engine import half_tiles, pooled_tiles
 from nearfar.relations import blocks
 
 POOLED = [nf.SupConLoss(0.1), nf.SupConLoss(2.0), nf.InfoNCELoss(0.2), nf.NPairLoss(), nf.SupConLoss(0.3, nf.Dot())]
+POOLED += [
+    nf.NCALoss(),
+    nf.NCALoss(0.5, nf.Euclidean()),
+    nf.MultiSimilarityLoss(epsilon=None),
+    nf.CircleLoss(),
+    nf.CircleLoss(0.3, 4.0, nf.Dot()),
+]
 APART = [
     nf.ContrastiveLoss(3.0),
     nf.ContrastiveLoss(1.5, balanced=True),
     nf.ContrastiveLoss(3.0, powers=(1, 1), measure=nf.SquaredEuclidean()),
     nf.ContrastiveLoss(0.7, measure=nf.CosineDistance()),
     nf.ContrastiveLoss(2.0, measure=nf.Manhattan()),
+    nf.SigLIPLoss(),
+    nf.SigLIPLoss(0.5, -1.0, nf.Dot()),
+    nf.MarginLoss(0.5, 2.5),
+    nf.MarginLoss(measure=nf.CosineDistance()),
 ]
 every_loss = pytest.mark.parametrize("loss", POOLED + APART, ids=repr)
 
@@ -95,7 +106,9 @@ def test_two_aligned_batches_in_both_directions(runs, loss, n):
         close(ours, theirs)
 
 
-@pytest.mark.parametrize("loss", [nf.SupConLoss(0.05), nf.InfoNCELoss(0.1), nf.ContrastiveLoss(3.0)], ids=repr)
+@pytest.mark.parametrize(
+    "loss", [nf.SupConLoss(0.05), nf.InfoNCELoss(0.1), nf.ContrastiveLoss(3.0), nf.MarginLoss(1.0, 3.0)], ids=repr
+)
 def test_float32_is_as_good_as_the_definition(runs, loss):
     x, y = batch(64, np.float32)
     exact, exact_gradient = loss.value_and_grad(x.astype(np.float64), y, engine="dense")
@@ -148,7 +161,7 @@ def test_tiles_out_of_reach_are_left_out(runs, monkeypatch):
     close(gradient, wanted_gradient)
 
 
-@pytest.mark.parametrize("loss", [nf.SupConLoss(), nf.ContrastiveLoss(3.0)], ids=repr)
+@pytest.mark.parametrize("loss", [nf.SupConLoss(), nf.ContrastiveLoss(3.0), *POOLED[5:], *APART[5:]], ids=repr)
 def test_nan_reaches_the_value_and_a_zero_row_has_no_nan(loss):
     x, y = batch(40)
     x[7] = 0

@@ -43,6 +43,10 @@ ON_UNIT_ROWS = {
     "SupCon": (nf.SupConLoss(temperature=0.1), 2.708496),
     "SupCon, the authors' factor": ((0.1 / 0.07) * nf.SupConLoss(temperature=0.1), 3.869280),
     "SupCon, times temperature": (0.1 * nf.SupConLoss(temperature=0.1), 0.270850),
+    "NCA": (nf.NCALoss(), 1.216639),
+    "multi-similarity": (nf.MultiSimilarityLoss(), 0.594684),
+    "multi-similarity without mining": (nf.MultiSimilarityLoss(epsilon=None), 0.710928),
+    "circle": (nf.CircleLoss(), 44.496952),
 }
 
 
@@ -82,6 +86,8 @@ def test_in_batch_negatives(unit, raw, pair_batch):
     one_way = scaled(unit[q], nf.Aligned(), references=unit[k])
     assert float(one_way) == pytest.approx(0.730578, rel=2e-6)  # also the one of sentence-transformers
     assert float(scaled.aligned(unit[q], unit[k])) == pytest.approx(0.688985, rel=2e-6)  # CLIP
+    assert float(nf.SigLIPLoss().aligned(unit[q], unit[k])) == pytest.approx(5.617774, rel=2e-6)
+    assert float(nf.SigLIPLoss().aligned(unit[k], unit[q])) == pytest.approx(5.617774, rel=2e-6)
     assert float(scaled.views(unit[q], unit[k])) == pytest.approx(1.544496, rel=2e-6)  # SimCLR
     assert float(nf.NPairLoss().aligned(raw[q], raw[k])) == pytest.approx(1.135571, rel=2e-6)
     assert float(nf.NPairLoss(measure=nf.Cosine()).aligned(raw[q], raw[k])) == pytest.approx(1.061190, rel=2e-6)

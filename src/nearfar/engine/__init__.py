@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from nearfar._errors import InputError
+from nearfar.engine.given import Given
+from nearfar.engine.plan import Plan, explain
 from nearfar.engine.rules import Executor
 from nearfar.engine.task import Outcome, Task
 
@@ -40,4 +42,4 @@ def height(engine: Engine, task: Task) -> int | None:
     raise InputError(f"expected engine to be 'auto', 'dense' or engine.Strips(rows), got {engine!r}; leave it out")
 
 
-__all__ = ["Engine", "Executor", "Outcome", "Strips", "Task", "height"]
+__all__ = ["Engine", "Executor", "Given", "Outcome", "Plan", "Strips", "Task", "explain", "height"]

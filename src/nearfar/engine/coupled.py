@@ -92,7 +92,7 @@ class TwoPasses:
             higher = self.peers.largest(top)
             safe = where(xp, higher != -INF, higher, 0.0)
             sums, top = self.peers.total(sums * xp.astype(xp.exp(top - safe), xp.float64)), higher
-        found = sums > 0
+        found = sums != 0  # NaN is found, whatever `largest` made of it
         columns = where(xp, found, xp.astype(xp.log(where(xp, found, sums, 1.0)), top.dtype) + top, -INF)
         return Pools(rows, xp.where(top == top, columns, top)), lists
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from nearfar._arrays import Array, Namespace, where, zeros
 from nearfar.engine.rules import Apart
@@ -93,6 +94,7 @@ class ApartTiles:
     loss: Apart
     blocks: Blocks
     side: Prepared
+    units: ClassVar[float] = 1.5
 
     def run(self, gradient: bool, upstream: Array | None) -> Ran:
         """Diagonal blocks by the loss's own strip, the others as negatives."""

@@ -8,26 +8,37 @@ from nearfar._arrays import Array
 
 
 class Peers(Protocol):
-    """Each process runs its own anchors against all references.
+    """Each process runs its own anchors against all references."""
 
-    Attributes:
-        size: How many processes there are.
-        own: Places of this process's anchors among the table's.
-        own_references: Places of its references; None where every process holds all of them.
-    """
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        ...
 
-    size: int
-    own: slice
-    own_references: slice | None
+    @property
+    def own(self) -> slice:
+        """Places of this process's anchors among the table's."""
+        ...
+
+    @property
+    def places(self) -> tuple[slice | None, slice | None]:
+        """Places of this process's items among the anchors and among the references of the table.
+
+        None for a side without items of other processes: it holds this process's own ones, or what is equal on all.
+        """
+        ...
 
     def total(self, values: Array) -> Array:
         """The sum over all processes."""
         ...
 
     def largest(self, values: Array) -> Array:
-        """The largest over all processes."""
+        """The largest over all processes; NaN may be left out."""
         ...
 
-    def scatter(self, values: Array) -> Array:
-        """The sum over all processes, of which each keeps its own rows."""
+    def scatter(self, left: Array, right: Array | None) -> tuple[Array | None, Array | None]:
+        """Rows of both sides: of a shared side the sum over all processes, of which each keeps its own rows.
+
+        None where no process asks for that side.
+        """
         ...

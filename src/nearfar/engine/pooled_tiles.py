@@ -72,6 +72,11 @@ class PooledTiles:
     left: Prepared
     right: Prepared | None = None
 
+    @property
+    def units(self) -> float:
+        """Half a product for each of four passes of a symmetric table; four whole ones of two batches."""
+        return 2.0 if self.right is None else 4.0
+
     def run(self, gradient: bool, upstream: Array | None) -> Ran | None:
         """Pool, combine block by block, weigh; None where a sum is lost below the shift."""
         xp, loss, right = self.xp, self.loss, self.right
@@ -97,8 +102,13 @@ class PooledTiles:
             sides = tiles.sides(rows, columns)
             table = loss.measure.table(xp, *sides)
             z, slope = loss.exponent(xp, table.own(xp, loss.measure))
-            factor = factors[0][rows, None] + factors[0 if right is None else 1][None, columns]
-            weight = felt(xp, sums.weights(z), factor, slope)
+            left, below = factors[0][rows, None], factors[0 if right is None else 1][None, columns]
+            if isinstance(slope, int | float):
+                left, below, slope = left * slope, below * slope, None
+            weight = sums.weights(z)
+            weight *= left + below
+            if slope is not None:
+                weight *= slope
             loss.measure.pull(xp, table, weight, sides, tiles.places(rows, columns))
         return tiles.ran(losses)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nearfar._arrays import Array, Namespace, exp_sum, times, where
+from nearfar._arrays import Array, Namespace, at_least, exp_sum, times
 from nearfar.engine.sums import Ran
 from nearfar.measures import Measure
 from nearfar.measures.base import Prepared
@@ -20,6 +20,11 @@ INF = float("inf")
 
 class Executor(Protocol):
     """A faster way to run one loss on one table, made by the loss that owns it."""
+
+    @property
+    def units(self) -> float:
+        """Matrix products of the table's size that it takes."""
+        ...
 
     def run(self, gradient: bool, upstream: Array | None) -> Ran | None:
         """The sums of the run; None where only strips give the same."""
@@ -63,7 +68,7 @@ class Pooled(Rule, Protocol):
 
 
 class Coupled(Rule, Protocol):
-    """A loss whose pairs feel the pools of both their items: it needs the whole table's pools first, and has no strip."""
+    """A loss whose pairs feel the pools of both their items: it needs all pools of the table first, and has no strip."""
 
     def exponent(self, xp: Namespace, s: Array) -> tuple[Array, Array | float]:
         """As of :class:`Pooled`."""
@@ -107,18 +112,18 @@ def pooled(loss: Pooled, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Ar
     z = pair.negative_logits(z)
     pool, weight, total = exp_sum(xp, z)
     value, by_pool, by_positive = loss.combine(xp, positive, pool, pair)
-    factor = times(xp, xp.astype(total > 0, by_pool.dtype), by_pool) / where(xp, total > 0, total, 1.0)
-    weight = felt(xp, weight, factor, slope)
+    weight = felt(xp, weight, by_pool / at_least(xp, total, 1.0), slope)
     return value, pair.add(weight, by_positive)
 
 
 def felt(xp: Namespace, weight: Array, factor: Array, slope: Array | float) -> Array:
-    """``weight · factor · slope`` in place, 0 where the weight is 0 (the slope of a masked pair may be anything)."""
-    if isinstance(slope, int | float):
+    """``weight · factor · slope`` in place."""
+    if isinstance(slope, int | float) or slope.ndim == 0:
         weight *= factor * slope
         return weight
     weight *= factor
-    return times(xp, weight, slope)
+    weight *= slope
+    return weight
 
 
 def apart(loss: Apart, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:

@@ -56,6 +56,8 @@ def strips_ran(
         strip = a.strip(start, stop)
         table = loss.measure.table(xp, strip, b, start if b is a else None)
         values = table.own(xp, loss.measure) if ran.scale is None else xp.asarray(table.values, copy=True)
+        if task.origin is not None:
+            values -= task.origin[part, None]
         ran.losses[part], weight, ran.terms[part] = _rule(loss, xp, values, bound.strip(start, stop))
         if gradient:
             if upstream is not None:
@@ -71,6 +73,9 @@ def rows_ran(task: Task, relation: Rows, upstream: Array | None) -> Ran:
     given = task.references is None
     values = task.anchors if given else measure.rows(xp, task.anchors, task.references)
     pair = relation.strip_of(xp, values)
+    if task.peers is not None:
+        totals = xp.stack([pair.positive_total, pair.negative_total])
+        pair.positive_total, pair.negative_total = task.peers.total(totals)
     losses, weight, terms = _rule(loss, xp, xp.asarray(values, copy=True), pair)
     if upstream is not None:
         weight = weight * per_term(xp, upstream, terms)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from nearfar._arrays import Array, Namespace, where
+from nearfar._arrays import Array, Namespace, on_host, where
 from nearfar.engine.peers import Peers
 from nearfar.measures.base import Measure, Prepared
 
@@ -32,29 +32,36 @@ class Ran:
     scale: Array | None = None
     shift: Array | None = None
 
-    def averaged_with(self, back: Ran) -> Ran:
-        """The mean of a question and the same in the other direction."""
-        right = None if self.right is None else (self.right + back.left) / 2
-        left = self.left if back.right is None else (self.left + back.right) / 2
-        scale = None if self.scale is None else (self.scale + back.scale) / 2
-        shift = None if self.shift is None else (self.shift + back.shift) / 2
-        return Ran((self.losses + back.losses) / 2, (self.terms + back.terms) / 2, left, right, scale, shift)
+    def turned(self) -> Ran:
+        """The same, with the names of the sides exchanged."""
+        return replace(self, left=self.right, right=self.left)
+
+    def halves(self, xp: Namespace, factors: list[Any], other: Ran) -> Ran:
+        """Half of this gradient and half of another's of the same sides, each times its own factor."""
+
+        def half(one: Any, two: Any) -> Any:
+            if one is None or two is None:
+                return None
+            return _times(xp, one, factors[0]) / 2 + _times(xp, two, factors[1]) / 2
+
+        left, right = half(self.left, other.left), half(self.right, other.right)
+        return replace(
+            self, left=left, right=right, scale=half(self.scale, other.scale), shift=half(self.shift, other.shift)
+        )
 
     def gradients(
-        self, xp: Namespace, measure: Measure, sides: Any, factor: Array | None, peers: Peers | None
+        self, xp: Namespace, measure: Measure, sides: Any, factor: Any, peers: Peers | None
     ) -> tuple[Array | None, Array | None]:
         """Gradients of the embeddings; ``factor`` makes a mean's from a sum's."""
         if sides is None:
             return _times(xp, self.left, factor), _times(xp, self.right, factor)
         (a, b), left, right = sides, self.left, self.right
-        if peers is not None and b is a:
-            left, a = peers.scatter(left), a.at(peers.own)
-        elif peers is not None and peers.own_references is not None:
-            right, b = peers.scatter(right), b.at(peers.own_references)
-        back = None if right is None else _back(xp, measure, b, right, factor)
-        return _back(xp, measure, a, left, factor), back
+        if peers is not None:
+            left, right = peers.scatter(left, right)
+            a, b = (side if at is None else side.at(at) for side, at in zip((a, b), peers.places, strict=True))
+        return _back(xp, measure, a, left, factor), _back(xp, measure, b, right, factor)
 
-    def moments(self, xp: Namespace, sides: Any, factor: Array | None) -> tuple[Any, Any]:
+    def moments(self, xp: Namespace, sides: Any, factor: Any) -> tuple[Any, Any]:
         """The moments of the weights; Σ weight · similarity is the product of rows and their gradient."""
         scale = self.scale
         if scale is None:
@@ -63,24 +70,25 @@ class Ran:
         return _times(xp, scale, factor), _times(xp, self.shift, factor)
 
 
-def _back(xp: Namespace, measure: Measure, side: Prepared, gradient: Array, factor: Array | None) -> Array:
-    return measure.unprepare(xp, side, _times(xp, gradient, factor))
+def _back(xp: Namespace, measure: Measure, side: Prepared, gradient: Array | None, factor: Any) -> Any:
+    return None if gradient is None else measure.unprepare(xp, side, _times(xp, gradient, factor))
 
 
-def _times(xp: Namespace, values: Array | None, factor: Array | None) -> Any:
-    return values if values is None or factor is None else values * xp.astype(factor, values.dtype)
+def _times(xp: Namespace, values: Array | None, factor: Any) -> Any:
+    if values is None or factor is None:
+        return values
+    return values * (factor if isinstance(factor, float) else xp.astype(factor, values.dtype))
 
 
-def over(xp: Namespace, total: Array, share: int) -> Array:
-    """``share / total``, or 1 without a term."""
-    return share / where(xp, total > 0, total, 1.0)
-
-
-def mean(xp: Namespace, value: Array, total: Array, ran: Ran) -> tuple[Any, Any]:
-    """The mean over all terms, and over each anchor's own."""
-    safe = where(xp, ran.terms > 0, ran.terms, 1.0)
-    per_anchor = xp.astype(xp.astype(ran.losses, xp.float64) / safe, ran.losses.dtype)
-    return value / where(xp, total > 0, total, 1.0), per_anchor
+def mean(xp: Namespace, total: Array, count: Array, share: int) -> tuple[Array, Any]:
+    """The mean, 0 without a term, and the factor that makes its gradient from that of the sum, times ``share``."""
+    if on_host(count):
+        # Python's numbers, which save small batches a dozen calls.
+        terms = float(count)
+        terms = terms if terms > 0 else 1.0
+        return total / terms, share / terms
+    safe = where(xp, count > 0, count, 1.0)
+    return total / safe, share / safe
 
 
 def per_term(xp: Namespace, upstream: Array, terms: Array) -> Array:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nearfar._arrays import Array, Namespace, quiet, where, zeros
 from nearfar.engine.peers import Peers
 from nearfar.engine.rules import Executor, Rule
 from nearfar.engine.strips import Sides, rows_ran, strips_ran
-from nearfar.engine.sums import Ran, mean, over
+from nearfar.engine.sums import Ran, mean
 from nearfar.measures.base import Similarity
 from nearfar.relations import BoundRelation, Relation, Rows
+from nearfar.relations.labels import BoundLabels
 
 
 @dataclass
@@ -20,17 +21,23 @@ class Outcome:
 
     Attributes:
         value: The mean over all terms, a float64 scalar; 0 without a term.
-        per_anchor: Each anchor's mean over its own terms.
+        per_anchor: Each anchor's mean over its own terms; None where the gradient was asked for.
         gradients: Of the anchors and the references (None for a batch against itself), as far as asked for.
         scale: Σ ∂value/∂measure · measure, if asked for.
         shift: Σ ∂value/∂measure over each anchor's row, if asked for.
     """
 
     value: Array
-    per_anchor: Array
+    per_anchor: Array | None
     gradients: tuple[Array | None, Array | None] = (None, None)
     scale: Array | None = None
     shift: Array | None = None
+
+
+def _means(xp: Namespace, ways: list[Ran]) -> Array:
+    """The mean over each anchor's own terms, averaged over the directions."""
+    each = [xp.astype(ran.losses, xp.float64) / where(xp, ran.terms > 0, ran.terms, 1.0) for ran in ways]
+    return xp.astype(sum(each[1:], each[0]) / len(each), ways[0].losses.dtype)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,8 @@ class Task:
 
     ``anchors`` and ``references`` are working copies: off the autograd graph, float32 or float64. ``both`` asks the
     question in both directions and averages. ``moments`` names what else to return: "scale", "shift". ``peers`` are
-    the processes that share the table.
+    the processes that share the table. ``origin`` is taken off the measures of each anchor, one number each, before
+    the loss sees them.
     """
 
     loss: Rule
@@ -50,6 +58,7 @@ class Task:
     both: bool = False
     moments: tuple[str, ...] = ()
     peers: Peers | None = None
+    origin: Array | None = None
 
     def run(self, height: int | None, gradient: bool, upstream: Array | None = None) -> Outcome:
         """Run over the table in strips of ``height`` anchors; None chooses the way.
@@ -59,7 +68,7 @@ class Task:
         with quiet():
             if isinstance(self.relation, Rows):
                 ran = rows_ran(self, self.relation, upstream)
-                return self._outcome(ran, None, gradient, upstream)
+                return self._outcome([ran], None, gradient, upstream)
             relation, rows, columns = self.relation.kept(self.xp, self.anchors, self.references)
             if rows is None:
                 return self._on_table(relation, height, gradient, upstream)
@@ -78,7 +87,13 @@ class Task:
         references = self.references
         if references is not None and columns is not None:
             references = references[columns]
-        task = Task(self.loss, self.xp, self.anchors[rows], references, relation, self.both, self.moments, self.peers)
+        task = replace(
+            self,
+            anchors=self.anchors[rows],
+            references=references,
+            relation=relation,
+            origin=None if self.origin is None else self.origin[rows],
+        )
         kept = task._on_table(relation, height, gradient, upstream if upstream is None else upstream[rows])
         return Outcome(
             kept.value,
@@ -96,35 +111,45 @@ class Task:
     def _on_table(self, relation: Relation, height: int | None, gradient: bool, upstream: Array | None) -> Outcome:
         xp, measure = self.xp, self.loss.measure
         bound = relation.bind(xp, self.anchors, self.references)
+        if self.peers is not None and self.peers.places[0] is None and isinstance(bound, BoundLabels):
+            # The counts are those of this process's anchors.
+            bound.totals = tuple(self.peers.total(xp.stack(bound.totals)))
         middle = centre(xp, self.anchors if self.references is None else self.references) if measure.centres else None
         a = measure.prepare(xp, self.anchors, middle)
         b = a if self.references is None else measure.prepare(xp, self.references, middle)
         ran = self._fast(bound, (a, b), gradient, upstream) if height is None else None
-        if ran is None:
-            ran = strips_ran(self, bound, (a, b), height, gradient, upstream)
-            if self.both:
-                ran = ran.averaged_with(strips_ran(self, bound, (b, a), height, gradient, upstream))
-        return self._outcome(ran, (a, b), gradient, upstream)
+        if ran is not None:
+            return self._outcome([ran], (a, b), gradient, upstream)
+        ways = [strips_ran(self, bound, (a, b), height, gradient, upstream)]
+        if self.both:
+            ways.append(strips_ran(self, bound, (b, a), height, gradient, upstream).turned())
+        return self._outcome(ways, (a, b), gradient, upstream)
 
     def _fast(self, bound: BoundRelation, sides: Sides, gradient: bool, upstream: Array | None) -> Ran | None:
         """By the loss's executor, where it has one that gives all that is asked for."""
         by_product = isinstance(self.loss.measure, Similarity) and "shift" not in self.moments
         if self.peers is not None or (self.moments and not by_product) or not (sides[0] is sides[1] or self.both):
             return None
+        if self.origin is not None:
+            return None
         executor: Executor | None = self.loss.executor(self.xp, bound, sides)
         return None if executor is None else executor.run(gradient, upstream)
 
-    def _outcome(self, ran: Ran, sides: Sides | None, gradient: bool, upstream: Array | None) -> Outcome:
-        """Means from sums; the gradients carried back to the embeddings."""
-        xp, peers, measure = self.xp, self.peers, self.loss.measure
-        total, value = xp.sum(ran.terms), xp.sum(xp.astype(ran.losses, xp.float64))
+    def _outcome(self, ways: list[Ran], sides: Sides | None, gradient: bool, upstream: Array | None) -> Outcome:
+        """Means from sums; the gradients carried back to the embeddings; the average of one or two directions."""
+        xp, peers = self.xp, self.peers
+        sums = [s for ran in ways for s in (xp.sum(ran.terms), xp.sum(ran.losses, dtype=xp.float64))]
         if peers is not None:
-            total, value = peers.total(xp.stack([total, value]))
-        outcome = Outcome(*mean(xp, value, total, ran))
+            sums = list(peers.total(xp.stack(sums)))
+        share = 1 if peers is None else peers.size
+        means = [mean(xp, total, count, share) for count, total in zip(sums[::2], sums[1::2], strict=True)]
+        value = means[0][0] if len(ways) == 1 else (means[0][0] + means[1][0]) / 2
+        outcome = Outcome(value, None if gradient else _means(xp, ways))
         if not gradient:
             return outcome
-        factor = None if upstream is not None else over(xp, total, 1 if peers is None else peers.size)
-        outcome.gradients = ran.gradients(xp, measure, sides, factor, peers)
+        factors = [None if upstream is not None else factor for _, factor in means]
+        ran, factor = (ways[0], factors[0]) if len(ways) == 1 else (ways[0].halves(xp, factors, ways[1]), None)
+        outcome.gradients = ran.gradients(xp, self.loss.measure, sides, factor, peers)
         if self.moments:
             outcome.scale, outcome.shift = ran.moments(xp, sides, factor)
         return outcome

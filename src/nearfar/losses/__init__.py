@@ -11,6 +11,7 @@ from nearfar.losses.base import PairLoss
 from nearfar.losses.circle import CircleLoss
 from nearfar.losses.contrastive import ContrastiveLoss
 from nearfar.losses.entropy import BinaryCrossEntropyLoss, CrossEntropyLoss
+from nearfar.losses.lifted import LiftedStructureLoss
 from nearfar.losses.margin import MarginLoss
 from nearfar.losses.margin_softmax import ArcFaceLoss
 from nearfar.losses.multi_similarity import MultiSimilarityLoss
@@ -29,6 +30,7 @@ __all__ = [
     "CrossEntropyLoss",
     "FastAPLoss",
     "InfoNCELoss",
+    "LiftedStructureLoss",
     "LossSum",
     "MarginLoss",
     "MultiSimilarityLoss",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeAlias
 
 from nearfar._arrays import (
     Array,
@@ -14,11 +15,13 @@ from nearfar._arrays import (
     working_copy,
 )
 from nearfar._errors import InputError, ShapeError
-from nearfar.engine import Engine, Executor, Outcome, Task, height
+from nearfar.engine import Engine, Executor, Given, Outcome, Task, height
 from nearfar.losses.inputs import relation_of, stack_views
 from nearfar.measures import Measure, expect_kind
 from nearfar.measures.base import Prepared
 from nearfar.relations import Aligned, BoundRelation, Pair, Relation, Rows
+
+Ready: TypeAlias = tuple[Given, Task, int | None]
 
 
 class PairLoss:
@@ -31,6 +34,9 @@ class PairLoss:
 
     kind: ClassVar[str]
     has_class_weights: ClassVar[bool] = False
+    # Hyper-parameters whose gradient is a moment of the weights, and how the loss sees them: "divisor", through
+    # measure / value; "offset", through measure / temperature + value; "origin", through measure − value.
+    learnable: ClassVar[Mapping[str, str]] = {}
     measure: Measure
 
     def __post_init__(self) -> None:
@@ -75,6 +81,7 @@ class PairLoss:
         class_weights: Array | None = None,
         ignore_label: int | str | None = None,
         engine: Engine = "auto",
+        group: Any = None,
     ) -> Array:
         """The mean loss of a batch.
 
@@ -86,6 +93,7 @@ class PairLoss:
             class_weights: For losses that have them, one row a class; label c means row c.
             ignore_label: A label whose items take part in nothing.
             engine: ``"auto"``, ``"dense"`` or :class:`nearfar.engine.Strips`.
+            group: Ranks whose batches are one: :class:`nearfar.torch.Ranks` or a torch.distributed process group.
 
         Returns:
             A scalar of the caller's library; 0 with gradient 0 where no anchor has what the loss needs.
@@ -94,8 +102,8 @@ class PairLoss:
             ShapeError: The shapes do not fit each other.
             BackendError: Not floating arrays of one library, dtype and device.
         """
-        table = self._table(embeddings, labels, references, reference_labels, class_weights, ignore_label)
-        return self._evaluate(embeddings, *table, engine)
+        options = (references, reference_labels, class_weights, ignore_label)
+        return self._evaluate(lambda: self._given(embeddings, labels, *options), engine, group)
 
     def per_anchor(
         self,
@@ -107,10 +115,15 @@ class PairLoss:
         class_weights: Array | None = None,
         ignore_label: int | str | None = None,
         engine: Engine = "auto",
+        group: Any = None,
     ) -> Array:
         """The mean of each anchor's own terms, shape (anchors,); 0 for an anchor without what the loss needs."""
-        table = self._table(embeddings, labels, references, reference_labels, class_weights, ignore_label)
-        return self._evaluate(embeddings, *table, engine, per_anchor=True)
+        if group is not None:
+            raise InputError(
+                "expected no group with per_anchor, got one; gather the references and pass them, or call the loss"
+            )
+        options = (references, reference_labels, class_weights, ignore_label)
+        return self._evaluate(lambda: self._given(embeddings, labels, *options), engine, None, per_anchor=True)
 
     def value_and_grad(
         self,
@@ -122,43 +135,60 @@ class PairLoss:
         class_weights: Array | None = None,
         ignore_label: int | str | None = None,
         engine: Engine = "auto",
+        group: Any = None,
     ) -> tuple[Array, Any]:
         """The loss and its exact gradient, on any library.
 
         Returns:
             The value and the gradient of the embeddings; with references or class weights the pair of both gradients.
+            With a group those of :class:`nearfar.torch.Ranks`, whose average over ranks is the gradient.
         """
-        table = self._table(embeddings, labels, references, reference_labels, class_weights, ignore_label)
-        task = self._task(embeddings, *table)
-        outcome = _run(task, height(engine, task), gradient=True)
+        options = (references, reference_labels, class_weights, ignore_label)
+
+        def ready() -> Ready:
+            return self._ready(self._given(embeddings, labels, *options), engine)
+
+        if group is None:
+            _, task, rows = ready()
+            outcome = _run(task, rows, gradient=True)
+        else:
+            from nearfar.torch.ranks import outcome_of
+
+            outcome = outcome_of(self, ready, group)
         first, second = outcome.gradients
         value = narrow(outcome.value, embeddings)
         if second is None:
             return value, narrow(first, embeddings)
         return value, (narrow(first, embeddings), narrow(second, embeddings))
 
-    def views(self, *views: Array, engine: Engine = "auto") -> Array:
+    def views(self, *views: Array, engine: Engine = "auto", group: Any = None) -> Array:
         """The loss of two or more views of the same items: row i of every view is one item.
 
         Args:
             *views: One batch of embeddings a view, all of shape (items, features).
             engine: How to run it.
+            group: Ranks that share the loss; an item and its views lie on one of them.
 
         Returns:
             The mean over all rows of all views.
         """
-        batch, relation = stack_views(views)
-        return self._evaluate(batch, None, relation, engine)
 
-    def aligned(self, left: Array, right: Array, *, engine: Engine = "auto") -> Array:
+        def given() -> Given:
+            batch, relation = stack_views(views)
+            return Given(batch, None, relation, numbered=True)
+
+        return self._evaluate(given, engine, group)
+
+    def aligned(self, left: Array, right: Array, *, engine: Engine = "auto", group: Any = None) -> Array:
         """The loss of two batches whose rows match one to one, averaged over both directions.
 
         Args:
             left: For example images; shape (items, features).
             right: For example texts; shape (items, features).
             engine: How to run it.
+            group: Ranks that share the loss; an item's two rows lie on one of them.
         """
-        return self._evaluate(left, right, Aligned(), engine, both=True)
+        return self._evaluate(lambda: Given(left, right, Aligned(), both=True), engine, group)
 
     def __add__(self, other: Any) -> Any:
         """A loss plus a loss."""
@@ -197,27 +227,42 @@ class PairLoss:
             )
         return references, relation_of(labels, reference_labels, ignore_label)
 
+    def _given(self, embeddings: Array, labels: Any, *options: Any) -> Given:
+        """What a call on a batch is given; ``options`` as of :meth:`_table`."""
+        references, relation = self._table(embeddings, labels, *options)
+        return Given(embeddings, references, relation, equal=options[2] is not None)
+
     def _evaluate(
-        self,
-        anchors: Array,
-        references: Array | None,
-        relation: Relation | Rows,
-        engine: Engine,
-        per_anchor: bool = False,
-        both: bool = False,
+        self, given: Callable[[], Given], engine: Engine, group: Any = None, per_anchor: bool = False
     ) -> Array:
-        task = self._task(anchors, references, relation, both)
-        rows = height(engine, task)
+        """The loss of what a call form is given, whose checks all ranks hear of."""
+
+        def ready() -> Ready:
+            return self._ready(given(), engine)
+
+        if group is not None:
+            from nearfar.torch.ranks import value_of
+
+            return value_of(self, ready, group)
+        called, task, rows = ready()
 
         def run(gradient: bool, upstream: Array | None) -> Outcome:
             return _run(task, rows, gradient, upstream)
 
-        if is_torch(anchors):
+        if is_torch(called.anchors):
             from nearfar.torch._autograd import apply
+            from nearfar.torch._learned import learned
 
-            return apply(run, anchors, references, per_anchor)
+            hyper = learned(self)
+            task = hyper.asked_of(task)
+            return apply(run, called.anchors, called.references, per_anchor, hyper)
         outcome = run(False, None)
-        return narrow(outcome.per_anchor if per_anchor else outcome.value, anchors)
+        return narrow(outcome.per_anchor if per_anchor else outcome.value, called.anchors)
+
+    def _ready(self, given: Given, engine: Engine) -> Ready:
+        """The task of a call and the height of its strips, checked."""
+        task = self._task(given.anchors, given.references, given.relation, given.both)
+        return given, task, height(engine, task)
 
     def _task(self, anchors: Array, references: Array | None, relation: Relation | Rows, both: bool = False) -> Task:
         xp = namespace(embeddings=anchors, references=references)

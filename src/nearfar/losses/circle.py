@@ -42,13 +42,13 @@ class CircleLoss(PairLoss):
         >>> import nearfar as nf
         >>> x = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
         >>> float(nf.CircleLoss()(x, [0, 0, 1, 1]).round(4))
-        26.9567
+        28.8648
 
     Memory: a strip of the table.
 
     Reference:
-        Sun et al., "Circle Loss: A Unified Perspective of Pair Similarity Optimization", CVPR 2020, eq. (4)–(6), (8).
-        arXiv 2002.10857
+        Sun et al., "Circle Loss: A Unified Perspective of Pair Similarity Optimization", CVPR 2020, sections 3.2
+        and 3.3. arXiv 2002.10857
     """
 
     margin: float = 0.4

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, namespace, relu, where
-from nearfar._errors import InputError, ShapeError
+from nearfar._arrays import Array, Namespace, relu, step, where
+from nearfar._errors import InputError
 from nearfar.engine import Engine
 from nearfar.engine.half_tiles import ApartTiles, apart_tiles
 from nearfar.engine.rules import apart
 from nearfar.losses.base import PairLoss
-from nearfar.losses.inputs import answers, expect_alike
+from nearfar.losses.inputs import given_measures, given_pairs
 from nearfar.measures import Distance, Euclidean
 from nearfar.measures.base import Prepared
 from nearfar.relations import BoundRelation, Pair
@@ -109,7 +109,7 @@ class ContrastiveLoss(PairLoss):
             return pairs
         return pairs / xp.astype(pair.positive_total + pair.negative_total, pairs.dtype)
 
-    def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto") -> Array:
+    def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto", group: Any = None) -> Array:
         """The loss of given pairs, the form of a Siamese network.
 
         Args:
@@ -117,35 +117,33 @@ class ContrastiveLoss(PairLoss):
             right: The other side; shape (pairs, features).
             same: 1 for similar, 0 for dissimilar; shape (pairs,).
             engine: Accepted for uniformity; given pairs make no table.
+            group: Ranks over whose pairs the mean is taken.
 
         Returns:
             The mean over pairs.
         """
-        expect_alike(left=left, right=right)
-        return self._evaluate(left, right[:, None, :], answers(left, same), engine)
+        return self._evaluate(lambda: given_pairs(left, right, same), engine, group)
 
-    def distances(self, distance: Array, same: Any, *, engine: Engine = "auto") -> Array:
+    def distances(self, distance: Array, same: Any, *, engine: Engine = "auto", group: Any = None) -> Array:
         """The loss of pairs whose distance is already computed.
 
         Args:
             distance: Distance of each pair; shape (pairs,).
             same: 1 for similar, 0 for dissimilar; shape (pairs,).
             engine: Accepted for uniformity; given distances make no table.
+            group: Ranks over whose pairs the mean is taken.
 
         Returns:
             The mean over pairs.
         """
-        namespace(distance=distance)
-        if distance.ndim != 1:
-            raise ShapeError(f"expected distance of shape (pairs,), got {tuple(distance.shape)}; flatten it first")
-        return self._evaluate(distance[:, None], None, answers(distance, same), engine)
+        return self._evaluate(lambda: given_measures("distance", distance, same), engine, group)
 
 
 def _power(xp: Namespace, z: Array, power: int) -> tuple[Array, Array]:
     """``z ** power`` and its derivative, 0 at z = 0."""
     if power == 2:
         return z * z, 2 * z
-    return z, xp.astype(z != 0, z.dtype)
+    return z, step(xp, z)
 
 
 def _at_least_one(xp: Namespace, total: Array, like: Array) -> Array:

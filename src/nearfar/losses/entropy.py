@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine
 from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
-from nearfar.losses.inputs import answers, expect_alike
+from nearfar.losses.inputs import given_measures, given_pairs
 from nearfar.losses.softmax import check_temperature, logit, with_positives
 from nearfar.measures import Dot, Similarity
 from nearfar.relations import Labels, Pair, Relation, Rows
@@ -53,6 +54,7 @@ class CrossEntropyLoss(PairLoss):
 
     kind: ClassVar[str] = "similarity"
     has_class_weights: ClassVar[bool] = True
+    learnable: ClassVar[Mapping[str, str]] = {"temperature": "divisor"}
 
     def check(self) -> None:
         """Temperature."""
@@ -71,13 +73,13 @@ class CrossEntropyLoss(PairLoss):
         loss, by_pool, by_logit = own_among_all(xp, positive / self.temperature, pool, pair)
         return loss, by_pool, by_logit / self.temperature
 
-    def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto") -> Array:
+    def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto", group: Any = None) -> Array:
         """Binary cross-entropy of given pairs: :meth:`BinaryCrossEntropyLoss.pairs`."""
-        return self._binary().pairs(left, right, same, engine=engine)
+        return self._binary().pairs(left, right, same, engine=engine, group=group)
 
-    def similarities(self, similarity: Array, same: Any, *, engine: Engine = "auto") -> Array:
+    def similarities(self, similarity: Array, same: Any, *, engine: Engine = "auto", group: Any = None) -> Array:
         """Binary cross-entropy of given logits: :meth:`BinaryCrossEntropyLoss.similarities`."""
-        return self._binary().similarities(similarity, same, engine=engine)
+        return self._binary().similarities(similarity, same, engine=engine, group=group)
 
     def _binary(self) -> BinaryCrossEntropyLoss:
         return BinaryCrossEntropyLoss(self.temperature, self.measure)
@@ -159,6 +161,7 @@ class BinaryCrossEntropyLoss(PairLoss):
     measure: Similarity = Dot()  # noqa: RUF009  (frozen, without state)
 
     kind: ClassVar[str] = "similarity"
+    learnable: ClassVar[Mapping[str, str]] = {"temperature": "divisor"}
 
     def check(self) -> None:
         """Temperature."""
@@ -178,7 +181,7 @@ class BinaryCrossEntropyLoss(PairLoss):
         """Each pair is a term."""
         return pair.positive_count + pair.negative_count
 
-    def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto") -> Array:
+    def pairs(self, left: Array, right: Array, same: Any, *, engine: Engine = "auto", group: Any = None) -> Array:
         """The loss of given pairs.
 
         Args:
@@ -186,19 +189,17 @@ class BinaryCrossEntropyLoss(PairLoss):
             right: The other side; shape (pairs, features).
             same: 1 for similar, 0 for dissimilar; shape (pairs,).
             engine: Accepted for uniformity; given pairs make no table.
+            group: Ranks over whose pairs the mean is taken.
         """
-        expect_alike(left=left, right=right)
-        return self._evaluate(left, right[:, None, :], answers(left, same), engine)
+        return self._evaluate(lambda: given_pairs(left, right, same), engine, group)
 
-    def similarities(self, similarity: Array, same: Any, *, engine: Engine = "auto") -> Array:
+    def similarities(self, similarity: Array, same: Any, *, engine: Engine = "auto", group: Any = None) -> Array:
         """The loss of pairs whose similarity (logit) is already computed.
 
         Args:
             similarity: Logit of each pair; shape (pairs,).
             same: 1 for similar, 0 for dissimilar; shape (pairs,).
             engine: Accepted for uniformity; given similarities make no table.
+            group: Ranks over whose pairs the mean is taken.
         """
-        namespace(similarity=similarity)
-        if similarity.ndim != 1:
-            raise ShapeError(f"expected similarity of shape (pairs,), got {tuple(similarity.shape)}; flatten it first")
-        return self._evaluate(similarity[:, None], None, answers(similarity, same), engine)
+        return self._evaluate(lambda: given_measures("similarity", similarity, same), engine, group)

@@ -6,6 +6,7 @@ from typing import Any
 
 from nearfar._arrays import Array, Namespace, as_like, expect_matrix, namespace
 from nearfar._errors import InputError, ShapeError
+from nearfar.engine import Given
 from nearfar.relations import Labels, Relation, Rows
 
 
@@ -46,6 +47,20 @@ def expect_alike(**batches: Array) -> Namespace:
                 "row i of each belongs together"
             )
     return xp
+
+
+def given_pairs(left: Array, right: Array, same: Any) -> Given:
+    """Pairs of rows and a 0/1 answer to each."""
+    expect_alike(left=left, right=right)
+    return Given(left, right[:, None, :], answers(left, same))
+
+
+def given_measures(name: str, measures: Array, same: Any) -> Given:
+    """Measures of pairs and a 0/1 answer to each."""
+    namespace(**{name: measures})
+    if measures.ndim != 1:
+        raise ShapeError(f"expected {name} of shape (pairs,), got {tuple(measures.shape)}; flatten it first")
+    return Given(measures[:, None], None, answers(measures, same))
 
 
 def answers(batch: Array, same: Any) -> Rows:

@@ -36,7 +36,7 @@ class LiftedStructureLoss(PairLoss):
         >>> import nearfar as nf
         >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [1.0, 2.0]])
         >>> float(nf.LiftedStructureLoss(margin=1.0)(x, [0, 0, 1, 1]).round(4))
-        0.9961
+        0.8131
 
     Memory: a strip of the table and each anchor's positives.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nearfar._arrays import Array, Namespace, relu
+from nearfar._arrays import Array, Namespace, relu, step
 from nearfar._errors import InputError
 from nearfar.engine.half_tiles import ApartTiles, apart_tiles
 from nearfar.engine.rules import apart
@@ -45,7 +46,7 @@ class MarginLoss(PairLoss):
     Memory: a strip of the table.
 
     Reference:
-        Wu et al., "Sampling Matters in Deep Embedding Learning", ICCV 2017, eq. (6) (the margin-based loss).
+        Wu et al., "Sampling Matters in Deep Embedding Learning", ICCV 2017, section 4, the margin-based loss.
         arXiv 1706.07567
     """
 
@@ -55,6 +56,7 @@ class MarginLoss(PairLoss):
     measure: Distance = Euclidean()  # noqa: RUF009  (frozen, without state)
 
     kind: ClassVar[str] = "distance"
+    learnable: ClassVar[Mapping[str, str]] = {"beta": "origin"}
 
     def check(self) -> None:
         """Margin and boundary."""
@@ -83,14 +85,16 @@ class MarginLoss(PairLoss):
     def positive(self, xp: Namespace, s: Array) -> tuple[Array, Array]:
         """What is too far."""
         value = relu(xp, s + (self.margin - self.beta))
-        return value, xp.astype(value != 0, s.dtype)
+        return value, step(xp, value)
 
     def negative(self, xp: Namespace, s: Array) -> tuple[Array, Array]:
         """What is missing to the reach."""
         s *= -1
         s += self.reach
         value = relu(xp, s)
-        return value, -xp.astype(value != 0, s.dtype)
+        slope = step(xp, value)
+        slope *= -1
+        return value, slope
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """Each pair is a term; with ``active_only`` each that weighs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,7 +48,7 @@ class MultiSimilarityLoss(PairLoss):
         >>> import nearfar as nf
         >>> x = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
         >>> float(nf.MultiSimilarityLoss()(x, [0, 0, 1, 1]).round(4))
-        0.4507
+        0.3394
 
     Memory: a strip of the table.
 
@@ -63,6 +64,7 @@ class MultiSimilarityLoss(PairLoss):
     measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
 
     kind: ClassVar[str] = "similarity"
+    learnable: ClassVar[Mapping[str, str]] = {"base": "origin"}
 
     def check(self) -> None:
         """Signs and finiteness."""
@@ -99,12 +101,15 @@ class MultiSimilarityLoss(PairLoss):
 
 
 def _mined(xp: Namespace, s: Array, pair: Pair, epsilon: float) -> Array:
-    """The table with each pair that mining leaves out moved where it neither costs nor weighs."""
+    """The table with each pair that mining leaves out moved where it neither costs nor weighs.
+
+    Differences come first, so that a tie stays a tie beside similarities that would swallow ε.
+    """
     positive = pair.take(s)
     least = -row_max(xp, where(xp, pair.weight > 0, -positive, -INF))
     negative = pair.negatives(xp.asarray(s, copy=True), -INF)
     most = row_max(xp, negative)
-    easy = (negative + epsilon <= least) & (negative > -INF)
+    easy = (negative - least <= -epsilon) & (negative > -INF)
     s = where(xp, ~easy, s, -INF)
-    near = (positive - epsilon >= most) & (pair.weight > 0)
+    near = (positive - most >= epsilon) & (pair.weight > 0)
     return pair.add(s, where(xp, ~near, xp.zeros_like(positive), INF))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,13 +44,14 @@ class NCALoss(PairLoss):
     Memory: a strip of the table.
 
     Reference:
-        Goldberger et al., "Neighbourhood Components Analysis", NIPS 2004, eq. (1), (2) and section 2's log form.
+        Goldberger et al., "Neighbourhood Components Analysis", NIPS 2004, eq. (1), (2).
     """
 
     temperature: float = 1.0
     measure: Distance = SquaredEuclidean()  # noqa: RUF009  (frozen, without state)
 
     kind: ClassVar[str] = "distance"
+    learnable: ClassVar[Mapping[str, str]] = {"temperature": "divisor"}
 
     def check(self) -> None:
         """Temperature."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -140,8 +141,9 @@ class SmoothAPLoss(PairLoss):
         >>> float(nf.SmoothAPLoss(temperature=0.1)(x, [0, 0, 1, 1]).round(4))
         0.2971
 
-    pytorch-metric-learning counts the anchor among its own positives, at rank one, and takes classes of one size
-    only; ``loss(x, labels, references=x, reference_labels=labels)`` is its number.
+    pytorch-metric-learning 2.9.0 counts the anchor among its own positives, as
+    ``loss(x, labels, references=x, reference_labels=labels)`` does. It takes sorted classes of one size only, and
+    agrees where there are as many classes as items in each.
 
     Memory: a strip of the table; time grows with the number of positives an anchor.
 
@@ -154,6 +156,7 @@ class SmoothAPLoss(PairLoss):
     measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
 
     kind: ClassVar[str] = "similarity"
+    learnable: ClassVar[Mapping[str, str]] = {"temperature": "divisor"}
 
     def check(self) -> None:
         """Temperature."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nearfar._arrays import Array, Namespace, sigmoid, softplus
 from nearfar._errors import InputError
-from nearfar.engine import Engine
+from nearfar.engine import Engine, Given
 from nearfar.engine.half_tiles import ApartTiles, apart_tiles
 from nearfar.engine.rules import apart
 from nearfar.losses.base import PairLoss
@@ -55,6 +56,7 @@ class SigLIPLoss(PairLoss):
 
     kind: ClassVar[str] = "similarity"
     reach: ClassVar[float] = float("inf")
+    learnable: ClassVar[Mapping[str, str]] = {"temperature": "divisor", "bias": "offset"}
 
     def check(self) -> None:
         """Temperature and bias."""
@@ -91,7 +93,7 @@ class SigLIPLoss(PairLoss):
         """1 where the anchor has a pair."""
         return xp.astype(pair.positive_count + pair.negative_count > 0, weight.dtype)
 
-    def aligned(self, left: Array, right: Array, *, engine: Engine = "auto") -> Array:
+    def aligned(self, left: Array, right: Array, *, engine: Engine = "auto", group: Any = None) -> Array:
         """The paper's batch: row i of the images belongs to row i of the texts.
 
         The table is asked once: turned around it is the same sum.
@@ -100,5 +102,6 @@ class SigLIPLoss(PairLoss):
             left: For example images; shape (items, features).
             right: For example texts; shape (items, features).
             engine: How to run it.
+            group: Ranks that share the loss.
         """
-        return self._evaluate(left, right, Aligned(), engine)
+        return self._evaluate(lambda: Given(left, right, Aligned()), engine, group)

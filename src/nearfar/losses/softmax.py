@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, exp_sum, sigmoid, softplus, times, where
+from nearfar._arrays import Array, Namespace, at_least, exp_sum, sigmoid, softplus, times, where
 from nearfar._errors import InputError
-from nearfar.engine import Engine
+from nearfar.engine import Engine, Given
 from nearfar.engine.pooled_tiles import PooledTiles, pooled_tiles
 from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
@@ -58,6 +59,7 @@ class SupConLoss(PairLoss):
     measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
 
     kind: ClassVar[str] = "similarity"
+    learnable: ClassVar[Mapping[str, str]] = {"temperature": "divisor"}
 
     def check(self) -> None:
         """Temperature."""
@@ -120,6 +122,7 @@ class InfoNCELoss(PairLoss):
     measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
 
     kind: ClassVar[str] = "similarity"
+    learnable: ClassVar[Mapping[str, str]] = {"temperature": "divisor"}
 
     def check(self) -> None:
         """Temperature."""
@@ -196,15 +199,16 @@ class NPairLoss(PairLoss):
         """1 where the anchor has a positive and a negative."""
         return _has_both(xp, pair, weight)
 
-    def aligned(self, left: Array, right: Array, *, engine: Engine = "auto") -> Array:
+    def aligned(self, left: Array, right: Array, *, engine: Engine = "auto", group: Any = None) -> Array:
         """The paper's batch of N pairs, anchors against positives.
 
         Args:
             left: One anchor a pair; shape (pairs, features).
             right: Its positive; shape (pairs, features).
             engine: How to run it.
+            group: Ranks that share the loss.
         """
-        return self._evaluate(left, right, Aligned(), engine)
+        return self._evaluate(lambda: Given(left, right, Aligned()), engine, group)
 
 
 def logit(s: Array, temperature: float) -> tuple[Array, float]:
@@ -218,9 +222,9 @@ def with_positives(xp: Namespace, z: Array, pool: Array, pair: Pair) -> tuple[Ar
     z = where(xp, pair.weight > 0, z, -float("inf"))
     if not pair.uniform:
         z = z + xp.log(where(xp, pair.weight > 0, pair.weight, 1.0))
-    whole = exp_sum(xp, xp.concat([z, pool], axis=1))[0]
-    safe = where(xp, whole != -float("inf"), whole, 0.0)
-    return whole, xp.exp(z - safe), xp.exp(pool - safe)
+    whole, among, total = exp_sum(xp, xp.concat([z, pool], axis=1))
+    among /= at_least(xp, total, 1.0)
+    return whole, among[:, :-1], among[:, -1:]
 
 
 def _one_positive(

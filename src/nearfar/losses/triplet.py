@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,13 +14,15 @@ from nearfar._arrays import (
     relu,
     sigmoid,
     softplus,
+    step,
+    subtract,
     take_columns,
     times,
     where,
     zeros,
 )
 from nearfar._errors import InputError
-from nearfar.engine import Engine
+from nearfar.engine import Engine, Given
 from nearfar.losses.base import PairLoss
 from nearfar.losses.inputs import expect_alike
 from nearfar.measures import Distance, Euclidean
@@ -29,6 +31,8 @@ from nearfar.relations import Pair, Rows
 INF = float("inf")
 # Below this many positives a pass over the strip for each is cheaper than a binary search.
 FEW = 16
+# Elements of a part of a strip that the passes share: it and one temporary stay in the cache of a core.
+CACHED = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,9 @@ class TripletLoss(PairLoss):
         exists = xp.astype(negatives > 0, weight.dtype)
         return exists * (positives if self.mining == "semihard" else xp.astype(positives > 0, weight.dtype))
 
-    def triplets(self, anchor: Array, positive: Array, negative: Array, *, engine: Engine = "auto") -> Array:
+    def triplets(
+        self, anchor: Array, positive: Array, negative: Array, *, engine: Engine = "auto", group: Any = None
+    ) -> Array:
         """The loss of given triplets.
 
         Args:
@@ -115,22 +121,27 @@ class TripletLoss(PairLoss):
             positive: Shape (triplets, features).
             negative: Shape (triplets, features).
             engine: Accepted for uniformity; given triplets make no table.
+            group: Ranks over whose triplets the mean is taken.
 
         Returns:
             The mean over triplets.
         """
-        xp = expect_alike(anchor=anchor, positive=positive, negative=negative)
-        others = xp.stack([positive, negative], axis=1)
-        first = np.tile(np.asarray([[1.0, 0.0]]), (anchor.shape[0], 1))
-        return self._evaluate(anchor, others, Rows(first, 1 - first), engine)
+
+        def given() -> Given:
+            xp = expect_alike(anchor=anchor, positive=positive, negative=negative)
+            others = xp.stack([positive, negative], axis=1)
+            first = np.tile(np.asarray([[1.0, 0.0]]), (anchor.shape[0], 1))
+            return Given(anchor, others, Rows(first, 1 - first))
+
+        return self._evaluate(given, engine, group)
 
     def _one(self, xp: Namespace, difference: Array) -> tuple[Array, Array]:
-        """Loss of triplets and its derivative by ``d_ap − d_an``, for the hinge a truth value; overwrites them."""
+        """Loss of triplets and its derivative by ``d_ap − d_an``; overwrites them."""
         difference += self.margin
         if self.soft:
             return softplus(xp, difference), sigmoid(xp, difference)
         value = relu(xp, difference)
-        return value, value != 0
+        return value, step(xp, value)
 
     def _hard(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
         if pair.index.shape[1] == 0:
@@ -141,7 +152,6 @@ class TripletLoss(PairLoss):
         nearest = xp.argmin(outside, axis=1)[:, None]
         difference = xp.max(inside, axis=1, keepdims=True) - take_columns(xp, outside, nearest)
         loss, slope = self._one(xp, difference)
-        slope = xp.astype(slope, d.dtype)
         weight = add_columns(xp.zeros_like(d), farthest, slope)
         return loss, add_columns(weight, nearest, -slope)
 
@@ -161,23 +171,30 @@ class TripletLoss(PairLoss):
             fallback = found == INF
             value, slope = self._one(xp, positive - xp.where(fallback, last, found))
             loss += times(xp, counted, value)
-            slope = times(xp, counted, xp.astype(slope, d.dtype))
+            slope = times(xp, counted, slope)
             weight = add_columns(weight, column, slope)
             weight = add_columns(weight, xp.where(fallback, farthest, nearest), -slope)
         return loss, weight
 
     def _all_by_positive(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
-        """One pass over the strip for each positive."""
+        """One pass over the strip for each positive, part by part so that a part stays in the cache."""
         loss, push = zeros(xp, (d.shape[0], 1), d), xp.zeros_like(d)
         positives, pull = where(xp, pair.weight > 0, pair.take(d), -INF), xp.zeros_like(pair.weight)
         outside = pair.negatives(d, INF)
-        for r in range(pair.index.shape[1]):
-            counted = pair.weight[:, r : r + 1]
-            value, slope = self._one(xp, positives[:, r : r + 1] - outside)
-            value, slope = pair.weigh(value), pair.weigh(slope)
-            loss += times(xp, counted, xp.sum(value, axis=1, keepdims=True))
-            pull[:, r : r + 1] = times(xp, counted, xp.sum(slope, axis=1, keepdims=True, dtype=d.dtype))
-            push += slope if pair.uniform else counted * slope
+        wide = max(CACHED // max(d.shape[0], 1), 64) if pair.uniform else max(d.shape[1], 1)
+        for start in range(0, d.shape[1], wide):
+            part = slice(start, start + wide)
+            far, here, difference = outside[:, part], push[:, part], None
+            for r in range(pair.index.shape[1]):
+                counted = pair.weight[:, r : r + 1]
+                difference = subtract(xp, positives[:, r : r + 1], far, difference)
+                difference += self.margin
+                slope = sigmoid(xp, difference) if self.soft else None
+                difference = value = softplus(xp, difference) if self.soft else relu(xp, difference)
+                loss += times(xp, counted, xp.sum(pair.weigh(value), axis=1, keepdims=True))
+                slope = pair.weigh(step(xp, value) if slope is None else slope)
+                pull[:, r : r + 1] += times(xp, counted, xp.sum(slope, axis=1, keepdims=True))
+                here += slope if pair.uniform else counted * slope
         push *= -1
         return loss, pair.add(push, pull)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, row_max, where, zeros
+from nearfar._arrays import Array, Namespace, on_host, power_of_two, row_max, where, zeros
 from nearfar._errors import InputError
 
 
@@ -60,15 +60,31 @@ class Table:
 
 def normalise(xp: Namespace, x: Array) -> tuple[Array, Array]:
     """Unit rows and their norms (a column), right at any scale; a zero row stays zero with norm 0."""
-    largest = row_max(xp, xp.abs(x))
-    scaled = x / where(xp, largest != 0, largest, 1.0)
+    norm = xp.sqrt(xp.sum(x * x, axis=-1, keepdims=True))
+    if _safe(xp, norm, x.shape[-1]):
+        return x / norm, norm
+    # By powers of two, so that both ways give the same bits.
+    scale = power_of_two(xp, row_max(xp, xp.abs(x)))
+    scaled = x / scale
     length = xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True))
-    return scaled / where(xp, length != 0, length, 1.0), largest * length
+    return scaled / where(xp, length != 0, length, 1.0), scale * length
+
+
+def _safe(xp: Namespace, norm: Array, features: int) -> bool:
+    """Whether no square under- or overflowed; not asked where looking waits for a device."""
+    if not on_host(norm) or norm.shape[0] == 0:
+        return False
+    info = xp.finfo(norm.dtype)
+    # Squares lost below the smallest number add up to less than one unit in the last place of the norm's.
+    low = (features * float(info.smallest_normal) / float(info.eps) ** 2) ** 0.5
+    return bool(xp.min(norm) > low) and bool(xp.max(norm) < float(info.max) ** 0.5 / 2)
 
 
 def unnormalise(xp: Namespace, unit: Array, norm: Array, gradient: Array) -> Array:
     """Gradient with respect to the vector behind a unit row: (g − u⟨u, g⟩) / norm, 0 at norm 0."""
     across = gradient - unit * xp.sum(unit * gradient, axis=-1, keepdims=True)
+    if on_host(norm) and norm.shape[0] and bool(xp.min(norm) > 0):
+        return across / norm
     return where(xp, norm != 0, across / where(xp, norm != 0, norm, 1.0), 0.0)
 
 

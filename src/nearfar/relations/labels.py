@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from nearfar._arrays import (
@@ -90,8 +91,12 @@ class BoundLabels:
         self.same = xp.searchsorted(ordered, own, side="right") - self.first
         self.positives = self.same - 1 if is_self else self.same
         self.negatives = other.shape[0] - self.same
-        self.totals = xp.sum(xp.astype(self.positives, xp.float64)), xp.sum(xp.astype(self.negatives, xp.float64))
         self.longest = int(xp.max(self.same)) if own.shape[0] and other.shape[0] else 0
+
+    @cached_property
+    def totals(self) -> tuple[Array, Array]:
+        """How many positive and negative pairs the table has."""
+        return tuple(self.xp.sum(count, dtype=self.xp.float64) for count in (self.positives, self.negatives))
 
     def strip(self, start: int, stop: int) -> Pair:
         """The lists of the strip's anchors."""
@@ -105,31 +110,47 @@ class LabelPair(Pair):
 
     def __init__(self, bound: BoundLabels, rows: slice) -> None:
         xp = self.xp = bound.xp
-        self._rows, self._is_self = rows, bound.is_self
-        self.positive_total, self.negative_total = bound.totals
+        self._rows, self._is_self, self._bound = rows, bound.is_self, bound
         self.positive_count = xp.astype(bound.positives[rows, None], bound.like.dtype)
         self.negative_count = xp.astype(bound.negatives[rows, None], bound.like.dtype)
         first, self._same = bound.first[rows, None], bound.same[rows, None]
         place = arange(xp, bound.longest, bound.own)[None, :]
         inside = place < self._same
         # Padding repeats the first of the class; a class without references points at column 0.
-        column = xp.where(inside, first + place, xp.where(self._same > 0, first, xp.zeros_like(first)))
-        self.index = bound.order[column] if bound.longest else column
+        if not bound.is_self:
+            first = xp.where(self._same > 0, first, xp.zeros_like(first))
+        self.index = bound.order[xp.where(inside, first + place, first)] if bound.longest else first + place
         if bound.is_self:
             inside = inside & (self.index != arange(xp, bound.own.shape[0], bound.own)[rows, None])
         self.weight = xp.astype(inside, bound.like.dtype)
 
+    @cached_property
+    def positive_total(self) -> Array:
+        """Of the whole table."""
+        return self._bound.totals[0]
+
+    @cached_property
+    def negative_total(self) -> Array:
+        """Of the whole table."""
+        return self._bound.totals[1]
+
     def negatives(self, table: Array, otherwise: float) -> Array:
+        """Another number at the list."""
+        if self._is_self:
+            return put_columns(table, self.index, otherwise)
         here = where(self.xp, self._same == 0, self.take(table), otherwise)
         return put_columns(table, self.index, here)
 
     def weigh(self, table: Array) -> Array:
+        """Every negative weighs 1."""
         return table
 
     def negative_logits(self, logits: Array) -> Array:
+        """−inf at the list."""
         return self.negatives(logits, -float("inf"))
 
     def valid_logits(self, logits: Array) -> Array:
+        """−inf where an item meets itself."""
         if self._is_self:
             rows = arange(self.xp, logits.shape[0], logits)
             logits[rows, rows + self._rows.start] = -float("inf")

@@ -9,6 +9,7 @@ from nearfar._arrays import (
     Array,
     Namespace,
     add_columns,
+    at_least,
     take_columns,
     where,
 )
@@ -43,6 +44,8 @@ class Pair:
     @cached_property
     def share(self) -> Array:
         """Weight of each listed positive over that of all its anchor's; sums to 1, or to 0 without a positive."""
+        if self.uniform:
+            return self.weight / at_least(self.xp, self.positive_count, 1.0)
         return self.weight / where(self.xp, self.positive_count > 0, self.positive_count, 1.0)
 
     def take(self, table: Array) -> Array:

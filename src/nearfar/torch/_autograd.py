@@ -11,6 +11,7 @@ import torch
 from nearfar._arrays import narrow
 from nearfar._errors import InputError
 from nearfar.engine import Outcome
+from nearfar.torch._learned import Learned
 
 Run = Callable[[bool, "torch.Tensor | None"], Outcome]
 """``run(gradient, upstream)``: the engine on the detached arrays of one call."""
@@ -32,44 +33,47 @@ class _Once(torch.autograd.Function):
 
 
 class _Value(torch.autograd.Function):
-    """The scalar loss; its gradient is ready when the forward pass ends."""
+    """The scalar loss; its gradients are ready when the forward pass ends."""
 
     @staticmethod
-    def forward(ctx: Any, run: Run, anchors: torch.Tensor, references: torch.Tensor | None) -> torch.Tensor:
+    def forward(ctx: Any, run: Run, hyper: Learned, *given: torch.Tensor | None) -> torch.Tensor:
         outcome = run(any(ctx.needs_input_grad), None)
-        ctx.save_for_backward(anchors, references, *outcome.gradients)
-        return cast("torch.Tensor", narrow(outcome.value, anchors))
+        ctx.save_for_backward(*given, *outcome.gradients, *hyper.gradients(outcome))
+        return cast("torch.Tensor", narrow(outcome.value, given[0]))
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
-        anchors, references, *gradients = ctx.saved_tensors
+        count = len(ctx.saved_tensors) // 2
+        given, gradients = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         with torch.no_grad():
             gradients = [None if g is None else g * upstream.to(g.dtype) for g in gradients]
-        return (None, *_of(ctx, gradients, upstream, (anchors, references)))
+        return (None, None, *_of(ctx, gradients, upstream, given))
 
 
 class _PerAnchor(torch.autograd.Function):
     """One loss an anchor; the gradient needs the upstream of each, so the backward pass runs the table again."""
 
     @staticmethod
-    def forward(ctx: Any, run: Run, anchors: torch.Tensor, references: torch.Tensor | None) -> torch.Tensor:
-        ctx.run = run
-        ctx.save_for_backward(anchors, references)
-        return cast("torch.Tensor", narrow(run(False, None).per_anchor, anchors))
+    def forward(ctx: Any, run: Run, hyper: Learned, *given: torch.Tensor | None) -> torch.Tensor:
+        ctx.run, ctx.hyper = run, hyper
+        ctx.save_for_backward(*given)
+        return cast("torch.Tensor", narrow(run(False, None).per_anchor, given[0]))
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
         wide = upstream.detach().to(torch.float64 if upstream.dtype == torch.float64 else torch.float32)
-        gradients = list(ctx.run(True, wide).gradients)
-        return (None, *_of(ctx, gradients, upstream, ctx.saved_tensors))
+        outcome = ctx.run(True, wide)
+        gradients = [*outcome.gradients, *ctx.hyper.gradients(outcome)]
+        return (None, None, *_of(ctx, gradients, upstream, ctx.saved_tensors))
 
 
 def _of(ctx: Any, gradients: list[Any], upstream: torch.Tensor, given: tuple[Any, ...]) -> list[Any]:
-    """The gradients that autograd asked for, in the caller's dtype."""
-    once: Any = _Once
+    """The gradients that autograd asked for, in the dtype of what was given."""
+    # Without create_graph nothing can differentiate the gradient.
+    once: Any = _Once.apply if torch.is_grad_enabled() else lambda gradient, *_: gradient
     return [
-        None if gradient is None or not needed else once.apply(narrow(gradient, array), upstream, array)
-        for gradient, needed, array in zip(gradients, ctx.needs_input_grad[1:], given, strict=True)
+        None if gradient is None or not needed else once(narrow(gradient, array), upstream, array)
+        for gradient, needed, array in zip(gradients, ctx.needs_input_grad[2:], given, strict=True)
     ]
 
 
@@ -80,7 +84,13 @@ def exactly(tensor: torch.Tensor) -> Iterator[None]:
         yield
 
 
-def apply(run: Run, anchors: torch.Tensor, references: torch.Tensor | None, per_anchor: bool) -> torch.Tensor:
+def apply(
+    run: Run, anchors: torch.Tensor, references: torch.Tensor | None, per_anchor: bool, hyper: Learned
+) -> torch.Tensor:
     """The loss (or each anchor's loss) as a tensor of the caller's graph."""
     function: Any = _PerAnchor if per_anchor else _Value
-    return cast("torch.Tensor", function.apply(run, anchors, references))
+    given = [anchors, references, *hyper.values.values()]
+    if not torch.is_grad_enabled():
+        # ``needs_input_grad`` looks at the inputs only: without this a validation pass would compute gradients.
+        given = [tensor if tensor is None else tensor.detach() for tensor in given]
+    return cast("torch.Tensor", function.apply(run, hyper, *given))

@@ -33,7 +33,7 @@ def _told(error: Exception) -> str:
     """The name of one of nearfar's errors, and what it says."""
     if isinstance(error, NearfarError):
         return f"{type(error).__name__}:{error}"
-    return f"InputError:{type(error).__name__}: {error}"
+    return f"InputError:expected a call that works on every rank, got {type(error).__name__}: {error}; see that rank"
 
 
 def _refusal(failed: list[bool], texts: list[str]) -> NearfarError:

@@ -50,7 +50,7 @@ class Learned:
             return task
         moments = {MOMENTS[self.loss.learnable[name]] for name, v in self.values.items() if v.requires_grad}
         # In the dtype of the table: numbers derived from them (1 / τ) are as exact as what they meet.
-        values = {name: v.detach().to(task.anchors.dtype) for name, v in self.values.items()}
+        values: dict[str, Any] = {name: v.detach().to(task.anchors.dtype) for name, v in self.values.items()}
         origin = None
         for name, value in values.items():
             if value.ndim:

@@ -1,0 +1,55 @@
+"""What ``explain`` says is what the engine does."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import nearfar as nf
+from nearfar.engine import explain
+
+
+def batch(n, d=64):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((n, d)).astype(np.float32), np.arange(n) // 8
+
+
+@pytest.mark.parametrize(
+    ("loss", "shapes", "options", "way", "units"),
+    [
+        (nf.SupConLoss(), [(8192, 128)], {}, "half tiles of 512", 2.0),
+        (nf.ContrastiveLoss(), [(8192, 128)], {}, "half tiles of 512", 1.5),
+        (nf.TripletLoss(), [(8192, 128)], {}, "strips of 128", 3.0),
+        (nf.SupConLoss(), [(64, 128)], {}, "one block", 3.0),
+        (nf.SupConLoss(), [(8192, 128)], {"rows": 100}, "strips of 100", 3.0),
+        (nf.InfoNCELoss(), [(4096, 128), (4096, 128)], {"both": True}, "half tiles of 512", 4.0),
+        (nf.InfoNCELoss(), [(4096, 128), (4096, 128)], {}, "strips of 128", 3.0),
+        (nf.InfoNCELoss(), [(4096, 128), (1000, 128)], {"both": True}, "strips of 262", 6.0),
+        (nf.LiftedStructureLoss(), [(8192, 128)], {}, "strips of 128", 4.0),
+        (nf.SupConLoss(), [(8192, 128)], {"labels": np.zeros(8192, int)}, "strips of 128", 3.0),
+    ],
+)
+def test_the_way_and_its_products(loss, shapes, options, way, units):
+    plan = explain(loss, *shapes, **options)
+    assert (plan.way, plan.units) == (way, units)
+    assert str(plan).startswith(f"{way}: {units:g} products")
+
+
+@pytest.mark.parametrize("n", [700, 4096])
+@pytest.mark.parametrize(
+    "loss", [nf.SupConLoss(), nf.InfoNCELoss(), nf.ContrastiveLoss(12.0), nf.NCALoss(100.0)], ids=repr
+)
+def test_memory_is_about_what_it_says(loss, n):
+    x, y = batch(n)
+    loss.value_and_grad(x[:64], y[:64])
+    tracemalloc.start()
+    loss.value_and_grad(x, y)
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    said = explain(loss, x, labels=y).megabytes
+    assert 0.3 * said < peak < 2 * said
+
+
+def test_refuses_what_is_no_shape():
+    with pytest.raises(nf.ShapeError, match=r"\(items, features\)"):
+        explain(nf.SupConLoss(), (8192,))

@@ -1,7 +1,8 @@
 """The numbers of README.md and docs, from the files that commands wrote: ``python -m benchmarks.readme [--check]``.
 
 ``benchmarks/results/losses.json``, ``small.json`` and ``growth.json`` are written by ``make bench``;
-``benchmarks/results/faces.json`` is the file ``eval/folds.json`` of ``nearfar demo --folds``.
+``benchmarks/results/faces.json`` is the file ``eval/folds.json`` of ``nearfar demo --folds``;
+``benchmarks/results/scaling.json`` is written by ``python -m benchmarks.scaling_ranks``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import scaling
 from benchmarks.growth import svg
 from nearfar.bench.catalogue import DENSE, FLOOR, LOSSES, OURS
 from nearfar.bench.table import three, time
@@ -170,9 +172,10 @@ def pages() -> dict[Path, str]:
         "growth": growth(grown),
         "folds": folds(faces),
         "differences": differences(faces),
+        **scaling.blocks(_read("scaling")),
     }
     result = {}
-    for page in (ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "faces.md"):
+    for page in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("speed", "faces", "scaling"))):
         text = page.read_text()
         for block, content in blocks.items():
             text = filled(text, block, content)

@@ -237,8 +237,8 @@ def times(xp: Namespace, weight: Array, value: Array) -> Array:
 
 
 def step(xp: Namespace, z: Array) -> Array:
-    """1 where ``z`` is above 0, else 0, for entries ≥ 0."""
-    return z.sign() if is_torch(z) else xp.astype(z > 0, z.dtype)
+    """1 where ``z`` ≥ 0 is not 0, NaN among them, else 0; ``z`` is overwritten where the library allows."""
+    return z.ne_(0) if is_torch(z) else xp.astype(z != 0, z.dtype)
 
 
 def softplus(xp: Namespace, z: Array) -> Array:
@@ -294,16 +294,24 @@ def integers_on_host(a: Array) -> list[int]:
     return list(a.tolist())
 
 
+def extremes(xp: Namespace, a: Array) -> tuple[float, float]:
+    """The smallest and the largest entry."""
+    if is_torch(a):
+        least, most = a.aminmax()
+        return float(least), float(most)
+    return float(xp.min(a)), float(xp.max(a))
+
+
 def on_host(a: Array) -> bool:
     """Whether looking at a value costs no wait for a device."""
     return bool(a.is_cpu) if is_torch(a) else str(array_api_compat.device(a)) == "cpu"
 
 
-def product_plus_row(xp: Namespace, left: Array, right: Array, row: Array) -> Array:
-    """``left @ right.T + row``."""
+def product_plus_row(xp: Namespace, left: Array, right: Array, factor: float, row: Array) -> Array:
+    """``factor · left @ right.T + row``."""
     if is_torch(left):
-        return xp.addmm(row[None, :], left, right.T)
-    table = left @ right.T
+        return xp.addmm(row[None, :], left, right.T, alpha=factor)
+    table = (factor * left) @ right.T
     table += row[None, :]
     return table
 

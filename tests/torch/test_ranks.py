@@ -49,16 +49,18 @@ def test_ranks_equal_single_process(world):
 
 
 @slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_every_loss(world):
     """And even splits, and every loss on every measure."""
-    assert torchrun(world, "losses:all") == []
+    assert torchrun(world, "losses:all", seconds=500) == []
 
 
 @pytest.mark.parametrize("world", [3, pytest.param(1, marks=slow), pytest.param(2, marks=slow)])
 def test_what_surrounds_a_loss(world):
     """Bytes that travel, errors, a step under DDP, the gradient cache, learned parameters, dtypes, groups."""
-    assert torchrun(world, "traffic", "errors", "models", "rest") == []
+    calls = ["traffic", "models", "rest", *(["errors"] if world > 1 else [])]  # one rank agrees with itself
+    assert torchrun(world, *calls) == []
 
 
 def test_a_fault_is_found():

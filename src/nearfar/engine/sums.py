@@ -75,9 +75,11 @@ def _back(xp: Namespace, measure: Measure, side: Prepared, gradient: Array | Non
 
 
 def _times(xp: Namespace, values: Array | None, factor: Any) -> Any:
+    """A run's own sums times a factor, in place where the library allows."""
     if values is None or factor is None:
         return values
-    return values * (factor if isinstance(factor, float) else xp.astype(factor, values.dtype))
+    values *= factor if isinstance(factor, float) else xp.astype(factor, values.dtype)
+    return values
 
 
 def mean(xp: Namespace, total: Array, count: Array, share: int) -> tuple[Array, Any]:

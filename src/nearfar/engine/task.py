@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nearfar._arrays import Array, Namespace, quiet, where, zeros
+from nearfar._arrays import Array, Namespace, on_host, quiet, where, zeros
 from nearfar.engine.peers import Peers
 from nearfar.engine.rules import Executor, Rule
 from nearfar.engine.strips import Sides, rows_ran, strips_ran
@@ -149,9 +149,10 @@ class Task:
             return outcome
         factors = [None if upstream is not None else factor for _, factor in means]
         ran, factor = (ways[0], factors[0]) if len(ways) == 1 else (ways[0].halves(xp, factors, ways[1]), None)
-        outcome.gradients = ran.gradients(xp, self.loss.measure, sides, factor, peers)
         if self.moments:
             outcome.scale, outcome.shift = ran.moments(xp, sides, factor)
+        # Last, since it takes the sums apart.
+        outcome.gradients = ran.gradients(xp, self.loss.measure, sides, factor, peers)
         return outcome
 
 
@@ -169,8 +170,11 @@ def centre(xp: Namespace, rows: Array) -> Array | None:
     if rows.shape[0] == 0:
         return None
     mean_row = xp.mean(rows, axis=0)
-    offset, spread = xp.sum(mean_row * mean_row), xp.sum(xp.var(rows, axis=0))
+    offset = xp.sum(mean_row * mean_row)
+    spread = xp.sum(rows * rows) / rows.shape[0] - offset
     # A small offset costs less than the rounding of taking it off.
+    if on_host(rows) and not bool(offset > 4 * spread):
+        return None
     return where(xp, xp.isfinite(mean_row) & (offset > 4 * spread), mean_row, 0.0)
 
 

@@ -143,7 +143,7 @@ def _power(xp: Namespace, z: Array, power: int) -> tuple[Array, Array]:
     """``z ** power`` and its derivative, 0 at z = 0."""
     if power == 2:
         return z * z, 2 * z
-    return z, step(xp, z)
+    return z, step(xp, xp.asarray(z, copy=True))
 
 
 def _at_least_one(xp: Namespace, total: Array, like: Array) -> Array:

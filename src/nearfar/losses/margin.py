@@ -85,14 +85,14 @@ class MarginLoss(PairLoss):
     def positive(self, xp: Namespace, s: Array) -> tuple[Array, Array]:
         """What is too far."""
         value = relu(xp, s + (self.margin - self.beta))
-        return value, step(xp, value)
+        return value, step(xp, xp.asarray(value, copy=True))
 
     def negative(self, xp: Namespace, s: Array) -> tuple[Array, Array]:
         """What is missing to the reach."""
         s *= -1
         s += self.reach
         value = relu(xp, s)
-        slope = step(xp, value)
+        slope = step(xp, xp.asarray(value, copy=True))
         slope *= -1
         return value, slope
 

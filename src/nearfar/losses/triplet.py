@@ -141,7 +141,7 @@ class TripletLoss(PairLoss):
         if self.soft:
             return softplus(xp, difference), sigmoid(xp, difference)
         value = relu(xp, difference)
-        return value, step(xp, value)
+        return value, step(xp, xp.asarray(value, copy=True))
 
     def _hard(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
         if pair.index.shape[1] == 0:
@@ -178,7 +178,8 @@ class TripletLoss(PairLoss):
 
     def _all_by_positive(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
         """One pass over the strip for each positive, part by part so that a part stays in the cache."""
-        loss, push = zeros(xp, (d.shape[0], 1), d), xp.zeros_like(d)
+        loss, push = zeros(xp, (d.shape[0],), d), xp.zeros_like(d)
+        # Padding stands below every negative: it adds 0.
         positives, pull = where(xp, pair.weight > 0, pair.take(d), -INF), xp.zeros_like(pair.weight)
         outside = pair.negatives(d, INF)
         wide = max(CACHED // max(d.shape[0], 1), 64) if pair.uniform else max(d.shape[1], 1)
@@ -186,15 +187,19 @@ class TripletLoss(PairLoss):
             part = slice(start, start + wide)
             far, here, difference = outside[:, part], push[:, part], None
             for r in range(pair.index.shape[1]):
-                counted = pair.weight[:, r : r + 1]
                 difference = subtract(xp, positives[:, r : r + 1], far, difference)
                 difference += self.margin
                 slope = sigmoid(xp, difference) if self.soft else None
                 difference = value = softplus(xp, difference) if self.soft else relu(xp, difference)
-                loss += times(xp, counted, xp.sum(pair.weigh(value), axis=1, keepdims=True))
+                costs = xp.sum(pair.weigh(value), axis=1)
                 slope = pair.weigh(step(xp, value) if slope is None else slope)
-                pull[:, r : r + 1] += times(xp, counted, xp.sum(slope, axis=1, keepdims=True))
-                here += slope if pair.uniform else counted * slope
+                pull[:, r] += xp.sum(slope, axis=1)
+                if not pair.uniform:
+                    costs, slope = times(xp, pair.weight[:, r], costs), pair.weight[:, r : r + 1] * slope
+                loss += costs
+                here += slope
+        if not pair.uniform:
+            pull = times(xp, pair.weight, pull)
         push *= -1
         return loss, pair.add(push, pull)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, on_host, power_of_two, row_max, where, zeros
+from nearfar._arrays import Array, Namespace, extremes, on_host, power_of_two, row_max, where, zeros
 from nearfar._errors import InputError
 
 
@@ -77,15 +77,17 @@ def _safe(xp: Namespace, norm: Array, features: int) -> bool:
     info = xp.finfo(norm.dtype)
     # Squares lost below the smallest number add up to less than one unit in the last place of the norm's.
     low = (features * float(info.smallest_normal) / float(info.eps) ** 2) ** 0.5
-    return bool(xp.min(norm) > low) and bool(xp.max(norm) < float(info.max) ** 0.5 / 2)
+    least, most = extremes(xp, norm)
+    return bool(least > low and most < float(info.max) ** 0.5 / 2)
 
 
 def unnormalise(xp: Namespace, unit: Array, norm: Array, gradient: Array) -> Array:
-    """Gradient with respect to the vector behind a unit row: (g − u⟨u, g⟩) / norm, 0 at norm 0."""
-    across = gradient - unit * xp.sum(unit * gradient, axis=-1, keepdims=True)
+    """Gradient of the vector behind a unit row: (g − u⟨u, g⟩) / norm, 0 at norm 0; may overwrite ``gradient``."""
+    gradient -= unit * xp.sum(unit * gradient, axis=-1, keepdims=True)
     if on_host(norm) and norm.shape[0] and bool(xp.min(norm) > 0):
-        return across / norm
-    return where(xp, norm != 0, across / where(xp, norm != 0, norm, 1.0), 0.0)
+        gradient /= norm
+        return gradient
+    return where(xp, norm != 0, gradient / where(xp, norm != 0, norm, 1.0), 0.0)
 
 
 class Measure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nearfar._arrays import Array, Namespace, add_product, add_rows, arange, product_plus_row, relu, where, zeros
+from nearfar._arrays import Array, Namespace, add_product, add_rows, arange, on_host, product_plus_row, relu, where, zeros
 from nearfar.measures.base import Distance, Near, Prepared, Table, normalise, unnormalise
 
 # A squared distance below this share of the squared norms comes out of the matrix product with a relative error
@@ -44,7 +44,7 @@ class Euclidean(Distance):
         return self._finish(xp, a, b, squared, near, None)
 
     def _squares(self, xp: Namespace, a: Prepared, b: Prepared) -> Array:
-        squared = product_plus_row(xp, -2 * a.rows, b.rows, b.squares)
+        squared = product_plus_row(xp, a.rows, b.rows, -2, b.squares)
         squared += a.squares[:, None]
         return squared
 
@@ -75,6 +75,11 @@ class Euclidean(Distance):
             places = arange(xp, squared.shape[0], squared)
             squared[places, places + at] = float("inf")
         top = xp.max(b.squares)
+        if on_host(squared):
+            # Without a near pair two numbers tell.
+            bound = float(xp.max(a.squares)) + float(top)
+            if 2 * bound < float(info.max) and float(xp.min(squared)) > NEAR * (bound + 2 * floor):
+                return None
         # Negated, so that squares that under- or overflowed, and NaN, are near as well.
         finite = 4 * (a.squares + top) < float("inf")
         rows = xp.nonzero(~(finite & (xp.min(squared, axis=1) > NEAR * (a.squares + top + 2 * floor))))[0]
@@ -128,8 +133,9 @@ class Euclidean(Distance):
                 add_rows(into[1], j, -force)
         into[0][...] += xp.sum(radial, axis=1)[:, None] * a.rows
         into[1][...] += xp.sum(radial, axis=0)[:, None] * b.rows
-        add_product(into[0], radial, -b.rows)
-        add_product(into[1], radial.T, -a.rows)
+        radial *= -1
+        add_product(into[0], radial, b.rows)
+        add_product(into[1], radial.T, a.rows)
 
     def _force(self, weight: Array, length: Array) -> Array:
         """∂loss/∂‖x − y‖ from ∂loss/∂measure."""

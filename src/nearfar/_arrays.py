@@ -316,12 +316,14 @@ def product_plus_row(xp: Namespace, left: Array, right: Array, factor: float, ro
     return table
 
 
-def add_product(total: Array, left: Array, right: Array) -> None:
-    """``total += left @ right`` in place."""
+def add_product(total: Array, left: Array, right: Array, factor: float = 1.0) -> None:
+    """``total += factor · left @ right`` in place."""
     if is_torch(total):
-        total.addmm_(left, right)
-    else:
+        total.addmm_(left, right, alpha=factor)
+    elif factor == 1:
         total += left @ right
+    else:
+        total += factor * (left @ right)
 
 
 def add_rows(a: Array, index: Array, values: Array) -> Array:

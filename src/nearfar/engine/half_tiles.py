@@ -34,11 +34,14 @@ class Tiles:
     into: tuple[Array, Array] = field(init=False)
     terms: Array = field(init=False)
     each: Array = field(init=False)
+    cut: tuple[dict[int, Prepared], dict[int, Prepared]] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Sort the items and start from zero."""
+        """Sort the items, cut them, and start from zero."""
         if self.blocks.order is not None:
             self.a = self.b = self.a.at(self.blocks.order)
+        left = {part.start: self.a.at(part) for part in self.blocks.parts}
+        self.cut = (left, left if self.b is self.a else {part.start: self.b.at(part) for part in self.blocks.parts})
         left = self.xp.zeros_like(self.a.rows)
         self.into = (left, left if self.b is self.a else self.xp.zeros_like(self.b.rows))
         self.terms, self.each = (
@@ -66,7 +69,7 @@ class Tiles:
 
     def sides(self, rows: slice, columns: slice) -> tuple[Prepared, Prepared]:
         """The prepared rows of a tile."""
-        return self.a.at(rows), self.b.at(columns)
+        return self.cut[0][rows.start], self.cut[1][columns.start]
 
     def places(self, rows: slice, columns: slice) -> tuple[Array, Array]:
         """Where a tile's gradients go."""
@@ -123,8 +126,9 @@ class ApartTiles:
         # What stands before a negative is the same in every block.
         down = loss.factors_of(xp, pair, losses)[1]
         value, weight = loss.negative(xp, table.own(xp, loss.measure))
-        losses[rows] += down * xp.sum(value, axis=1)
-        losses[columns] += down * xp.sum(value, axis=0)
+        for part, axis in ((rows, 1), (columns, 0)):
+            share = losses[part]
+            share += down * xp.sum(value, axis=axis)
         if gradient:
             each = down * tiles.each
             weight *= each[rows, None] + each[None, columns]

@@ -39,9 +39,12 @@ class Sums:
             self.shift = top
         z -= self.shift
         z = exponential(xp, z)
-        self.rows[rows] += xp.astype(xp.sum(z, axis=1), xp.float64)
+        # Through views: ``sums[rows] += …`` would write each share twice.
+        share = self.rows[rows]
+        share += xp.sum(z, axis=1)
         if columns is not None:
-            self.columns[columns] += xp.astype(xp.sum(z, axis=0), xp.float64)
+            share = self.columns[columns]
+            share += xp.sum(z, axis=0)
 
     def kept(self, dtype: object, negatives: Array) -> bool:
         """Whether no sum lost what counts below the smallest number of the tiles' dtype."""

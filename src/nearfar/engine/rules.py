@@ -68,7 +68,7 @@ class Pooled(Rule, Protocol):
 
 
 class Coupled(Rule, Protocol):
-    """A loss whose pairs feel the pools of both their items: it needs all pools of the table first, and has no strip."""
+    """A loss whose pairs feel the pools of both their items: it needs the whole table's pools first; no strip."""
 
     def exponent(self, xp: Namespace, s: Array) -> tuple[Array, Array | float]:
         """As of :class:`Pooled`."""

@@ -123,7 +123,7 @@ class Measure:
     def pull(
         self, xp: Namespace, table: Table, weight: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]
     ) -> None:
-        """Add the gradients of both sides' rows for the pair weights ∂loss/∂measure to ``into``."""
+        """Add the gradients of both sides' rows for the pair weights ∂loss/∂measure to ``into``; overwrites them."""
         raise NotImplementedError
 
     def rows(self, xp: Namespace, a: Array, b: Array) -> Array:

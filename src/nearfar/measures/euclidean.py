@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nearfar._arrays import Array, Namespace, add_product, add_rows, arange, on_host, product_plus_row, relu, where, zeros
+from nearfar._arrays import (
+    Array,
+    Namespace,
+    add_product,
+    add_rows,
+    arange,
+    on_host,
+    product_plus_row,
+    relu,
+    where,
+    zeros,
+)
 from nearfar.measures.base import Distance, Near, Prepared, Table, normalise, unnormalise
 
 # A squared distance below this share of the squared norms comes out of the matrix product with a relative error
@@ -105,37 +116,43 @@ class Euclidean(Distance):
     def _from_length(self, length: Array) -> Array:
         return length
 
-    def _radial(self, xp: Namespace, values: Array, weight: Array) -> Array:
-        """Weight of the difference x − y in the gradient of x, for far pairs: ∂loss/∂d over d."""
-        return weight / values
+    def _radial(self, values: Array, weight: Array) -> tuple[Array, float]:
+        """Weight of the difference x − y in the gradient of x, for far pairs, in place; and a factor."""
+        weight /= values
+        return weight, 1.0
 
     def pull(
         self, xp: Namespace, table: Table, weight: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]
     ) -> None:
         """Two matrix products for the far pairs; differences for the near ones."""
-        (a, b), near = sides, table.near
-        radial = self._radial(xp, table.values, weight)
+        (a, b), (left, right), near = sides, into, table.near
+        if near is not None:
+            self._pull_near(xp, near, weight[near.anchor, near.reference], sides, into)
+        radial, factor = self._radial(table.values, weight)
         if table.at is not None:
             places = arange(xp, radial.shape[0], radial)
             radial[places, places + table.at] = 0.0
         if near is not None:
-            beside = weight[near.anchor, near.reference]
             radial[near.anchor, near.reference] = 0.0
-            felt = beside != 0
-            anchor, reference, beside = near.anchor[felt], near.reference[felt], beside[felt]
-            step = max(1, GATHERED // a.given.shape[1])
-            for k in range(0, anchor.shape[0], step):
-                part = slice(k, k + step)
-                i, j = anchor[part], reference[part]
-                unit, length = normalise(xp, a.given[i] - b.given[j])
-                force = unit * self._force(beside[part][:, None], length)
-                add_rows(into[0], i, force)
-                add_rows(into[1], j, -force)
-        into[0][...] += xp.sum(radial, axis=1)[:, None] * a.rows
-        into[1][...] += xp.sum(radial, axis=0)[:, None] * b.rows
-        radial *= -1
-        add_product(into[0], radial, b.rows)
-        add_product(into[1], radial.T, a.rows)
+        left += factor * xp.sum(radial, axis=1)[:, None] * a.rows
+        right += factor * xp.sum(radial, axis=0)[:, None] * b.rows
+        add_product(left, radial, b.rows, -factor)
+        add_product(right, radial.T, a.rows, -factor)
+
+    def _pull_near(
+        self, xp: Namespace, near: Near, beside: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]
+    ) -> None:
+        """Along the differences of the near pairs, ``beside`` their weights."""
+        (a, b), felt = sides, beside != 0
+        anchor, reference, beside = near.anchor[felt], near.reference[felt], beside[felt]
+        step = max(1, GATHERED // a.given.shape[1])
+        for k in range(0, anchor.shape[0], step):
+            part = slice(k, k + step)
+            i, j = anchor[part], reference[part]
+            unit, length = normalise(xp, a.given[i] - b.given[j])
+            force = unit * self._force(beside[part][:, None], length)
+            add_rows(into[0], i, force)
+            add_rows(into[1], j, -force)
 
     def _force(self, weight: Array, length: Array) -> Array:
         """∂loss/∂‖x − y‖ from ∂loss/∂measure."""
@@ -165,8 +182,8 @@ class SquaredEuclidean(Euclidean):
     def _from_length(self, length: Array) -> Array:
         return length * length
 
-    def _radial(self, xp: Namespace, values: Array, weight: Array) -> Array:
-        return 2 * weight
+    def _radial(self, values: Array, weight: Array) -> tuple[Array, float]:
+        return weight, 2.0
 
     def _force(self, weight: Array, length: Array) -> Array:
         return 2 * weight * length
@@ -206,8 +223,8 @@ class CosineDistance(Euclidean):
     def _from_length(self, length: Array) -> Array:
         return length * length / 2
 
-    def _radial(self, xp: Namespace, values: Array, weight: Array) -> Array:
-        return weight * 1
+    def _radial(self, values: Array, weight: Array) -> tuple[Array, float]:
+        return weight, 1.0
 
     def _force(self, weight: Array, length: Array) -> Array:
         return weight * length

@@ -43,6 +43,7 @@ from nearfar.losses import (
     SupConLoss,
     TripletLoss,
 )
+from nearfar.losses.sampling import distance_weighted
 from nearfar.measures import Cosine, CosineDistance, Dot, Euclidean, Manhattan, SquaredEuclidean
 from nearfar.relations import Aligned, Labels, Mask
 
@@ -85,6 +86,7 @@ __all__ = [
     "SupConLoss",
     "TripletLoss",
     "UsageError",
+    "distance_weighted",
 ]
 
 

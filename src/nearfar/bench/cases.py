@@ -1,4 +1,4 @@
-"""The cases and what is wanted of each: the table of issue 3 as data, in one place."""
+"""The cases, and what is wanted of each, as data in one place."""
 
 from __future__ import annotations
 

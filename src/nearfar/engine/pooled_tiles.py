@@ -1,7 +1,7 @@
 """Half tiles of a loss that feels its negatives through their log-sum-exp: two passes over the tiles.
 
-The first sums the exponentials of every tile over its rows and its columns, under one shift that follows the largest
-exponent met; the second weighs the tiles. A batch against itself costs two products of its table's size; two aligned
+The first sums the exponentials of every tile over its rows and its columns, under one shift, 0 until an exponent
+calls for more; the second weighs the tiles. A batch against itself costs two products of its table's size; two aligned
 batches, asked in both directions, four. Where an anchor's sum is lost below the shared shift, strips do it instead.
 """
 
@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from nearfar._arrays import Array, Namespace, exponential, times, where, zeros
 from nearfar.engine import half_tiles
 from nearfar.engine.half_tiles import Tiles
 from nearfar.engine.rules import Pooled, felt
 from nearfar.engine.sums import Ran
+from nearfar.measures import Dot
 from nearfar.measures.base import Prepared, Table
 from nearfar.relations import BoundRelation, Pair
 from nearfar.relations.blocks import Blocks, blocks
 
+# Exponents this far above the shift leave room for the sum of any number of them in float32.
+HIGHEST = 40.0
+
 
 class Sums:
-    """Sums of exponentials of all rows and columns, relative to the largest exponent so far."""
+    """Sums of exponentials of all rows and columns under a shift, which grows where they would overflow."""
 
     def __init__(self, xp: Namespace, rows: Array, columns: Array | None) -> None:
-        self.xp, self.shift = xp, -math.inf
+        self.xp, self.shift, self.begun = xp, 0.0, False
         self.rows = zeros(xp, (rows.shape[0],), rows, xp.float64)
         self.columns = self.rows if columns is None else zeros(xp, (columns.shape[0],), columns, xp.float64)
 
@@ -33,11 +38,15 @@ class Sums:
         xp, top = self.xp, float(self.xp.max(z))
         if top == -math.inf:
             return
-        if top > self.shift:
-            for sums in (self.rows,) if self.columns is self.rows else (self.rows, self.columns):
-                sums *= math.exp(self.shift - top)
+        if not self.begun and top < -HIGHEST:
             self.shift = top
-        z -= self.shift
+        elif top - self.shift > HIGHEST:
+            for sums in (self.rows,) if self.columns is self.rows else (self.rows, self.columns):
+                sums *= math.exp(self.shift - top + HIGHEST)
+            self.shift = top - HIGHEST
+        self.begun = True
+        if self.shift:
+            z -= self.shift
         z = exponential(xp, z)
         # Through views: ``sums[rows] += …`` would write each share twice.
         share = self.rows[rows]
@@ -54,7 +63,7 @@ class Sums:
 
     def weights(self, z: Array) -> Array:
         """``exp(z)`` under the same shift; overwrites ``z``."""
-        if self.shift > -math.inf:
+        if self.shift:
             z -= self.shift
         return exponential(self.xp, z)
 
@@ -92,9 +101,10 @@ class PooledTiles:
             tiles.count(part, loss.terms(xp, pair, pair.weight))
             z, _ = loss.exponent(xp, self._table(tiles, part).values)
             sums.add(pair.negative_logits(z), part, None if right is None else part)
+        linear = loss.linear if isinstance(loss.measure, Dot) else None
+        scaled = None if linear is None else tiles.a.rows * linear
         for rows, columns in tiles.outside():
-            z, _ = loss.exponent(xp, loss.measure.table(xp, *tiles.sides(rows, columns)).values)
-            sums.add(z, rows, columns)
+            sums.add(self._exponents(tiles, scaled, rows, columns)[1], rows, columns)
         if not sums.kept(dtype, negatives):
             return None
         losses = zeros(xp, negatives.shape, tiles.each)
@@ -103,10 +113,9 @@ class PooledTiles:
             self._diagonal(tiles, sums, part, losses, factors, gradient)
         for rows, columns in tiles.outside() if gradient else ():
             sides = tiles.sides(rows, columns)
-            table = loss.measure.table(xp, *sides)
-            z, slope = loss.exponent(xp, table.own(xp, loss.measure))
+            table, z, slope = self._exponents(tiles, scaled, rows, columns)
             left, below = factors[0][rows, None], factors[0 if right is None else 1][None, columns]
-            if isinstance(slope, int | float):
+            if isinstance(slope, int | float) or slope.ndim == 0:
                 left, below, slope = left * slope, below * slope, None
             weight = sums.weights(z)
             weight *= left + below
@@ -117,6 +126,14 @@ class PooledTiles:
 
     def _table(self, tiles: Tiles, part: slice) -> Table:
         return self.loss.measure.table(self.xp, *tiles.sides(part, part), at=0 if self.right is None else None)
+
+    def _exponents(self, tiles: Tiles, scaled: Array | None, rows: slice, columns: slice) -> tuple[Table, Array, Any]:
+        """A tile of negatives, its exponents and their slope; ``scaled`` rows make exponents at once."""
+        if scaled is not None:
+            z = scaled[rows] @ tiles.b.rows[columns].T
+            return Table(z), z, self.loss.linear
+        table = self.loss.measure.table(self.xp, *tiles.sides(rows, columns))
+        return table, *self.loss.exponent(self.xp, table.own(self.xp, self.loss.measure))
 
     def _diagonal(
         self, tiles: Tiles, sums: Sums, part: slice, losses: Array, factors: tuple[Array, Array], gradient: bool

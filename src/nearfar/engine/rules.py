@@ -55,6 +55,11 @@ class Rule(Protocol):
 class Pooled(Rule, Protocol):
     """A loss of an anchor's positives and of the log-sum-exp over its negatives."""
 
+    @property
+    def linear(self) -> float | None:
+        """The factor between measure and exponent, where that is all there is between them."""
+        ...
+
     def exponent(self, xp: Namespace, s: Array) -> tuple[Array, Array | float]:
         """What stands in the exponential of a negative at measure ``s``, and its derivative; may overwrite ``s``."""
         ...

@@ -37,6 +37,8 @@ class PairLoss:
     # Hyper-parameters whose gradient is a moment of the weights, and how the loss sees them: "divisor", through
     # measure / value; "offset", through measure / temperature + value; "origin", through measure − value.
     learnable: ClassVar[Mapping[str, str]] = {}
+    # Of a loss on log-sum-exps: the factor between measure and exponent, where that is all there is between them.
+    linear: ClassVar[Any] = None
     measure: Measure
 
     def __post_init__(self) -> None:

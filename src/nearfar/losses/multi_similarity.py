@@ -84,6 +84,11 @@ class MultiSimilarityLoss(PairLoss):
         """Half tiles, where no mining looks at an anchor's whole row first."""
         return pooled_tiles(self, xp, bound, sides) if self.epsilon is None else None
 
+    @property
+    def linear(self) -> float:
+        """β."""
+        return self.beta
+
     def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
         """β times the similarity; the base is taken off the pool."""
         return logit(s, 1 / self.beta)

@@ -73,6 +73,11 @@ class SupConLoss(PairLoss):
         """Half tiles."""
         return pooled_tiles(self, xp, bound, sides)
 
+    @property
+    def linear(self) -> float:
+        """One over the temperature."""
+        return 1 / self.temperature
+
     def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
         """The logit."""
         return logit(s, self.temperature)
@@ -136,6 +141,11 @@ class InfoNCELoss(PairLoss):
         """Half tiles."""
         return pooled_tiles(self, xp, bound, sides)
 
+    @property
+    def linear(self) -> float:
+        """One over the temperature."""
+        return 1 / self.temperature
+
     def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
         """The logit."""
         return logit(s, self.temperature)
@@ -178,6 +188,7 @@ class NPairLoss(PairLoss):
     measure: Similarity = Dot()  # noqa: RUF009  (frozen, without state)
 
     kind: ClassVar[str] = "similarity"
+    linear: ClassVar[float] = 1.0
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """One log-odds term a positive."""

@@ -45,8 +45,9 @@ class _Value(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
         count = len(ctx.saved_tensors) // 2
         given, gradients = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-        with torch.no_grad():
-            gradients = [None if g is None else g * upstream.to(g.dtype) for g in gradients]
+        if upstream.device.type != "cpu" or upstream.item() != 1:  # A plain backward() hands on what is there.
+            with torch.no_grad():
+                gradients = [None if g is None else g * upstream.to(g.dtype) for g in gradients]
         return (None, None, *_of(ctx, gradients, upstream, given))
 
 

@@ -210,7 +210,10 @@ def _rank(out: Path, told: list[dict[str, Any]]) -> None:
     distributed.all_gather_object(everyone, own)
     if distributed.get_rank() == 0:
         out.write_text(json.dumps([list(case) for case in zip(*everyone, strict=True)]))
+    # Together, and without what runs at an interpreter's end: gloo's threads have aborted there now and then.
+    distributed.barrier()
     distributed.destroy_process_group()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def runs(monkeypatch):
         monkeypatch.setattr(cls, "run", run)
 
     monkeypatch.setattr(half_tiles, "LEAST", 1)
+    monkeypatch.setattr(pooled_tiles, "LEAST", 1)
     monkeypatch.setattr(blocks, "BLOCK", 16)
     counting(half_tiles.ApartTiles)
     counting(pooled_tiles.PooledTiles)

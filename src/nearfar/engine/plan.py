@@ -64,7 +64,7 @@ def explain(
         >>> print(nf.engine.explain(nf.SupConLoss(), (8192, 128)))
         half tiles of 512: 2 products of the table's size, about 20 MB
         >>> print(nf.engine.explain(nf.SupConLoss(), (8192, 128), (1024, 128)))
-        strips of 256: 3 products of the table's size, about 18 MB
+        strips of 512: 3 products of the table's size, about 23 MB
     """
     (n, d), m = _shape(embeddings), _shape(embeddings if references is None else references)[0]
     executor = None if rows is not None else _executor(loss, (n, m, d), references is None, labels, both)

@@ -22,7 +22,7 @@ Sides: TypeAlias = tuple[Prepared, Prepared]
 
 # A strip and its few temporaries stay near the caches of a core with STRIP elements; with fewer rows than TALL the
 # matrix products slow down, so it grows up to LARGEST for them.
-STRIP, TALL, LARGEST = 1 << 18, 128, 1 << 21
+STRIP, TALL, LARGEST = 1 << 19, 128, 1 << 21
 
 
 def tall(references: int) -> int:

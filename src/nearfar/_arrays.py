@@ -205,13 +205,6 @@ def exponential(xp: Namespace, z: Array) -> Array:
     return xp.exp(z, out=z) if hasattr(z, "__setitem__") else xp.exp(z)
 
 
-def softmax(xp: Namespace, z: Array, scale: float = 1.0) -> tuple[Array, Array]:
-    """Log-sum-exp of each row and the row's probabilities (0 in an empty row) times a number; overwrites ``z``."""
-    pool, z, total = exp_sum(xp, z)
-    z *= scale / at_least(xp, total, 1.0)
-    return pool, z
-
-
 def at_least(xp: Namespace, a: Array, least: float) -> Array:
     """``max(a, least)``; NaN stays."""
     return a.clamp(min=least) if is_torch(a) else xp.clip(a, min=least)

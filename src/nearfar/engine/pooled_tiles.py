@@ -17,7 +17,7 @@ from nearfar.engine.rules import Pooled, felt
 from nearfar.engine.sums import Ran
 from nearfar.measures import Dot
 from nearfar.measures.base import Prepared, Table
-from nearfar.relations import BoundRelation, Pair
+from nearfar.relations import BoundRelation
 from nearfar.relations.blocks import Blocks, blocks
 
 # Below this many items one pass over strips is as fast as two over half tiles.
@@ -148,7 +148,7 @@ class PooledTiles:
         by_positive: Array | float = 0.0
         for k in range(questions):
             pool = sums.pool(part, k == 1, values.dtype)
-            value, by_pool, own = self._combine(positive, pool, pair)
+            value, by_pool, own = loss.combine(xp, positive, pool, pair)
             losses[part] += xp.reshape(value, (-1,)) / questions
             total = (sums.columns if k else sums.rows)[part, None]
             share = each / questions
@@ -163,9 +163,6 @@ class PooledTiles:
         factor = factors[0][part, None] if questions == 1 else factors[0][part, None] + factors[1][None, part]
         weight = pair.add(felt(xp, sums.weights(z), factor, slope), by_positive)
         loss.measure.pull(xp, table, weight, tiles.sides(part, part), tiles.places(part, part))
-
-    def _combine(self, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
-        return self.loss.combine(self.xp, positive, pool, pair)
 
 
 def pooled_tiles(

@@ -12,6 +12,7 @@ from nearfar.engine import Engine, Given
 from nearfar.engine.pooled_tiles import PooledTiles, pooled_tiles
 from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
+from nearfar.losses.pools import has_both
 from nearfar.measures import Cosine, Dot, Similarity
 from nearfar.measures.base import Prepared
 from nearfar.relations import Aligned, BoundRelation, Pair
@@ -156,7 +157,7 @@ class InfoNCELoss(PairLoss):
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """1 where the anchor has a positive and a negative."""
-        return _has_both(xp, pair, weight)
+        return has_both(xp, pair, weight)
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ class NPairLoss(PairLoss):
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """1 where the anchor has a positive and a negative."""
-        return _has_both(xp, pair, weight)
+        return has_both(xp, pair, weight)
 
     def aligned(self, left: Array, right: Array, *, engine: Engine = "auto", group: Any = None) -> Array:
         """The paper's batch of N pairs, anchors against positives.
@@ -246,7 +247,3 @@ def _one_positive(
     loss = xp.sum(times(xp, pair.share, softplus(xp, odds)), axis=1)
     missing = times(xp, pair.share, sigmoid(xp, odds))
     return loss, xp.sum(missing, axis=1, keepdims=True), -missing / temperature
-
-
-def _has_both(xp: Namespace, pair: Pair, weight: Array) -> Any:
-    return xp.astype((pair.positive_count > 0) & (pair.negative_count > 0), weight.dtype)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+import families
 import nearfar as nf
 import oracles
 
@@ -53,15 +54,20 @@ VARIANTS = {
     "CircleLoss": [nf.CircleLoss(margin=0.3, scale=5.0), nf.CircleLoss()],
     "SigLIPLoss": [nf.SigLIPLoss(temperature=0.3, bias=-2.0), nf.SigLIPLoss(temperature=1.5, bias=0.4)],
     "MarginLoss": [nf.MarginLoss(margin=0.3, beta=0.9), nf.MarginLoss(margin=0.2, beta=1.1, active_only=True)],
+    **families.VARIANTS,
 }
-STOP_GRADIENT = (nf.CircleLoss,)  # The gradient takes a part of the value as a constant, as its paper does.
-ONE_WAY = (nf.NPairLoss, nf.SigLIPLoss)  # Two aligned batches are asked once.
+STOP_GRADIENT = (
+    nf.CircleLoss,
+    *families.STOP_GRADIENT,
+)  # The gradient takes a part of the value as a constant, as its paper does.
+ONE_WAY = (nf.NPairLoss, nf.SigLIPLoss, *families.ONE_WAY)  # Two aligned batches are asked once.
 NOT_ALONE = {"PairLoss", "LossSum"}  # the base, and sums, which test_forms.py compares with their parts
 
 
 def _name(loss):
     parts = [type(loss).__name__.removesuffix("Loss"), type(loss.measure).__name__]
-    for field in ("balanced", "powers", "mining", "soft", "active_only", "temperature", "bins", "epsilon", "scale"):
+    fields = ("balanced", "powers", "mining", "soft", "active_only", "temperature", "bins", "epsilon", "scale")
+    for field in (*fields, *families.NAMED_BY):
         if hasattr(loss, field) and getattr(loss, field) != getattr(type(loss), field, None):
             given = getattr(loss, field)
             parts.append(field if given is True else f"{field}{given}".replace(" ", ""))
@@ -71,6 +77,8 @@ def _name(loss):
 def _measures(loss):
     if type(loss) is nf.ArcFaceLoss or loss == nf.FastAPLoss():  # A margin on an angle; bins over [0, 2].
         return (nf.CosineDistance(),)
+    if type(loss) in families.MEASURES:
+        return families.MEASURES[type(loss)]
     return SIMILARITIES if loss.kind == "similarity" else DISTANCES
 
 
@@ -159,6 +167,8 @@ def _largest(loss, x, y):
 
 def steepness(loss, x, y=None):
     """How fast what stands in the exponentials follows the measure."""
+    if type(loss) in families.STEEPNESS:
+        return families.STEEPNESS[type(loss)](loss)
     if type(loss) is nf.MultiSimilarityLoss:
         return max(loss.alpha, loss.beta)
     if type(loss) is nf.CircleLoss:

@@ -11,6 +11,9 @@ import math
 
 import torch
 
+import families
+from parts import log_sum_exp, masked_lse, soft_plus, soft_plus_of
+
 # ------------------------------------------------------------ the relation
 
 
@@ -65,15 +68,6 @@ MEASURES = {
 
 # ------------------------------------------------------------ loops: losses
 # Each takes one anchor's row of the table and gives its terms: a list of (multiplicity, loss).
-
-
-def log_sum_exp(weighted):
-    top = max((z for w, z in weighted if w), default=-math.inf)
-    return top + math.log(math.fsum(w * math.exp(z - top) for w, z in weighted if w)) if top > -math.inf else top
-
-
-def soft_plus(z):
-    return max(z, 0.0) + math.log1p(math.exp(-abs(z)))
 
 
 def _all_against_mean_positive(loss, s, positive, negative):
@@ -260,6 +254,7 @@ RULES = {
     "SigLIPLoss": _sigmoid,
     "MarginLoss": _margin,
     "LiftedStructureLoss": _lifted,
+    **families.RULES,
 }
 
 
@@ -337,16 +332,6 @@ def dense_table(name, x, y):
     return torch.where(void, 1.0, apart)
 
 
-def _masked_lse(z, weight):
-    """Log-sum-exp with multiplicities, −inf over nothing, safe to differentiate."""
-    filled = torch.where(weight > 0, z, -math.inf)
-    top = filled.detach().amax(-1, keepdim=True) if z.shape[-1] else filled.new_zeros((*z.shape[:-1], 1))
-    top = torch.where(top > -math.inf, top, 0.0)
-    total = (weight * torch.where(weight > 0, z - top, 0.0).exp()).sum(-1)
-    some = total > 0
-    return torch.where(some, torch.where(some, total, 1.0).log() + top[..., 0], -math.inf)
-
-
 def _hinge(loss, z):
     return torch.nn.functional.softplus(z, threshold=700.0) if loss.soft else torch.where(z > 0, z, 0.0)
 
@@ -355,13 +340,13 @@ def _dense_softmax(loss, s, p, n):
     z, count = s / loss.temperature, p.sum(1)
     positive = (p * z).sum(1) / count.clamp(min=1)
     has = (count > 0).to(s)
-    total = _masked_lse(z, p + n)
+    total = masked_lse(z, p + n)
     return torch.where(has > 0, torch.where(has > 0, total, 0.0) - positive, 0.0), has
 
 
 def _dense_one_positive(temperature, s, p, n):
     z, count = s / temperature, p.sum(1)
-    against = _masked_lse(z, n)[:, None]
+    against = masked_lse(z, n)[:, None]
     safe = torch.where(against > -math.inf, against, 0.0)
     term = torch.where(against > -math.inf, torch.logaddexp(safe.expand_as(z), z) - z, 0.0)
     has = ((count > 0) & (n.sum(1) > 0)).to(s)
@@ -440,19 +425,14 @@ def _dense_arc_face(loss, d, p, n):
     own = torch.where(1 - d > -math.cos(loss.margin), turned, 1 - d - loss.margin * math.sin(loss.margin))
     z = torch.where(p > 0, own, 1 - d) / loss.temperature
     has = (p.sum(1) > 0).to(d)
-    total = torch.where(has > 0, _masked_lse(z, p + n), 0.0)
+    total = torch.where(has > 0, masked_lse(z, p + n), 0.0)
     return has * (total - (p * z).sum(1) / p.sum(1).clamp(min=1)), has
-
-
-def _soft_plus(z):
-    """softplus, safe to differentiate at −inf."""
-    return torch.where(z > -math.inf, torch.logaddexp(torch.zeros_like(z), torch.where(z > -math.inf, z, 0.0)), 0.0)
 
 
 def _dense_neighbours(loss, d, p, n):
     z, has = -d / loss.temperature, p.sum(1) > 0
-    own = torch.where(has, _masked_lse(z, p), 0.0)
-    return has * _soft_plus(torch.where(has, _masked_lse(z, n) - own, 0.0)), has.to(d)
+    own = torch.where(has, masked_lse(z, p), 0.0)
+    return has * soft_plus_of(torch.where(has, masked_lse(z, n) - own, 0.0)), has.to(d)
 
 
 def _dense_multi_similarity(loss, s, p, n):
@@ -462,23 +442,23 @@ def _dense_multi_similarity(loss, s, p, n):
         least = given.masked_fill(p == 0, math.inf).amin(1, keepdim=True)
         most = given.masked_fill(n == 0, -math.inf).amax(1, keepdim=True)
         p, n = p * (given - loss.epsilon < most), n * (given + loss.epsilon > least)
-    pull = _soft_plus(_masked_lse(-loss.alpha * (s - loss.base), p)) / loss.alpha
-    push = _soft_plus(_masked_lse(loss.beta * (s - loss.base), n)) / loss.beta
+    pull = soft_plus_of(masked_lse(-loss.alpha * (s - loss.base), p)) / loss.alpha
+    push = soft_plus_of(masked_lse(loss.beta * (s - loss.base), n)) / loss.beta
     return has * (pull + push), has
 
 
 def _dense_circle(loss, s, p, n):
     """Both α detached, as in the paper's code: its derivative is the loss's gradient, not that of its value."""
     m, given, has = loss.margin, s.detach(), (p.sum(1) > 0) & (n.sum(1) > 0)
-    pull = _masked_lse(-loss.scale * torch.relu(1 + m - given) * (s - (1 - m)), p)
-    push = _masked_lse(loss.scale * torch.relu(given + m) * (s - m), n)
+    pull = masked_lse(-loss.scale * torch.relu(1 + m - given) * (s - (1 - m)), p)
+    push = masked_lse(loss.scale * torch.relu(given + m) * (s - m), n)
     both = torch.where(has, torch.where(has, pull, 0.0) + torch.where(has, push, 0.0), -math.inf)
-    return _soft_plus(both), has.to(s)
+    return soft_plus_of(both), has.to(s)
 
 
 def _dense_sigmoid(loss, s, p, n):
     z = s / loss.temperature + loss.bias
-    return (p * _soft_plus(-z) + n * _soft_plus(z)).sum(1), ((p + n).sum(1) > 0).to(s)
+    return (p * soft_plus_of(-z) + n * soft_plus_of(z)).sum(1), ((p + n).sum(1) > 0).to(s)
 
 
 def _dense_margin(loss, d, p, n):
@@ -489,9 +469,9 @@ def _dense_margin(loss, d, p, n):
 
 def _dense_lifted(loss, d, p, n):
     z, has = loss.margin - d, (n.sum(1) > 0).to(d)
-    rows, columns = _masked_lse(z, n)[:, None], _masked_lse(z.T, n.T)[None, :]
+    rows, columns = masked_lse(z, n)[:, None], masked_lse(z.T, n.T)[None, :]
     pair = torch.stack([rows.expand_as(d), columns.expand_as(d)], dim=-1)
-    both = _masked_lse(pair, torch.ones_like(pair))
+    both = masked_lse(pair, torch.ones_like(pair))
     hinge = torch.where(both > -math.inf, torch.relu(torch.where(both > -math.inf, both, 0.0) + d), 0.0)
     return has * (p * hinge**2 / 2).sum(1), has * p.sum(1)
 
@@ -513,6 +493,7 @@ DENSE = {
     "CircleLoss": _dense_circle,
     "SigLIPLoss": _dense_sigmoid,
     "MarginLoss": _dense_margin,
+    **families.DENSE,
 }
 
 

@@ -1,0 +1,7 @@
+"""Losses with margins on distances."""
+
+from __future__ import annotations
+
+VARIANTS: dict = {}
+RULES: dict = {}
+DENSE: dict = {}

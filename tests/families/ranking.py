@@ -1,0 +1,7 @@
+"""Losses of rankings."""
+
+from __future__ import annotations
+
+VARIANTS: dict = {}
+RULES: dict = {}
+DENSE: dict = {}

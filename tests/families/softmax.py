@@ -1,0 +1,7 @@
+"""Softmax losses on pairs."""
+
+from __future__ import annotations
+
+VARIANTS: dict = {}
+RULES: dict = {}
+DENSE: dict = {}

@@ -91,7 +91,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``nf.app``, ``nf.torch``, ``nf.metrics``, ``nf.conventions``: loaded when first asked for."""
-    if name in ("app", "conventions", "engine", "metrics", "torch"):
+    """``nf.app``, ``nf.torch``, ``nf.plot`` and other parts: loaded when first asked for."""
+    if name in ("app", "conventions", "engine", "metrics", "plot", "torch"):
         return import_module(f"nearfar.{name}")
     raise AttributeError(f"module 'nearfar' has no attribute {name!r}")

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from nearfar._errors import ArtefactError, DivergenceError, UsageError
 from nearfar.app import checkpoints
 from nearfar.app.augment import augment, standardise
-from nearfar.app.batches import batch_indices
+from nearfar.torch.batches import batch_indices
 from nearfar.app.encoder import ConvEncoder, EncoderConfig
 from nearfar.app.files import write_whole
 from nearfar.app.health import collapse, health

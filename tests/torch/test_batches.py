@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nearfar import InputError, ShapeError
-from nearfar.app.batches import batch_indices
+from nearfar.torch import BalancedBatches
+from nearfar.torch.batches import batch_indices
 
 LABELS = np.array([4, 0, 0, 7, 0, 2, 2, 7, 0, 7, 7, 7, 5, 5, 5, -1, -1])  # class 4 has one item
 
@@ -78,3 +79,55 @@ def test_classes_are_equally_frequent_whatever_their_size() -> None:
 def test_what_cannot_be_drawn_is_refused(change: dict, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         batch_indices(**{"labels": LABELS, "P": 2, "K": 2, "seed": 0, "step": 0, **change})
+
+
+def test_ranks_share_a_step_without_sharing_a_class() -> None:
+    for epoch in range(3):
+        ranks = [
+            list(BalancedBatches(LABELS, classes=2, items=2, seed=5, rank=r, world_size=2, steps=4).at(epoch))
+            for r in (0, 1)
+        ]
+        for step, (first, second) in enumerate(zip(*ranks, strict=True)):
+            assert not set(classes_of(first)) & set(classes_of(second))
+            whole = batch_indices(LABELS, 4, 2, 5, 4 * epoch + step).tolist()
+            assert sorted(first + second) == sorted(whole)
+
+
+def test_epochs_differ_and_do_not_depend_on_what_ran_before() -> None:
+    batches = BalancedBatches(LABELS, classes=2, items=2, seed=9, steps=5)
+    second = list(batches.at(1))
+    assert second != list(batches.at(0))
+    assert second == list(BalancedBatches(LABELS, classes=2, items=2, seed=9, steps=5, epoch=1))
+    assert second == list(batches.at(1))
+    assert second == [batches.batch(5 + k) for k in range(5)]
+
+
+def test_an_epoch_is_about_one_visit_of_each_item() -> None:
+    batches = BalancedBatches(np.repeat(np.arange(20), 8), classes=5, items=4)
+    assert len(batches) == 8
+    assert len(list(batches)) == 8
+
+
+def test_workers_of_a_data_loader_get_the_same_batches() -> None:
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.arange(len(LABELS)))
+    batches = BalancedBatches(LABELS, classes=2, items=3, seed=2, steps=6)
+    loader = torch.utils.data.DataLoader(data, batch_sampler=batches)
+    assert [batch[0].tolist() for batch in loader] == list(batches)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": 1}, "expected classes of at least 2, got 1"),
+        ({"items": 1}, "expected items of at least 2, got 1"),
+        ({"rank": 2, "world_size": 2}, "expected rank of 0 to 1, got 2"),
+        ({"world_size": 0}, "expected world_size of at least 1"),
+        ({"steps": 0}, "expected steps of at least 1"),
+        ({"epoch": -1}, "expected epoch of at least 0"),
+        ({"rank": 4, "world_size": 5}, "a class for each of 5 ranks, got 4"),
+    ],
+)
+def test_batches_that_cannot_be_drawn_are_refused(change: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        BalancedBatches(**{"labels": LABELS, "classes": 2, "items": 2, **change})

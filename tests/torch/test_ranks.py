@@ -23,10 +23,10 @@ HERE = Path(__file__).parent
 slow = pytest.mark.slow
 
 
-def torchrun(world, *what, seconds=240):
-    """Run functions of loss_on_ranks.py on so many ranks; a list of what went wrong."""
+def torchrun(world, *what, seconds=240, program="loss_on_ranks.py"):
+    """Run functions of a program on so many ranks; a list of what went wrong."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    command += ["--nproc-per-node", str(world), str(HERE / "loss_on_ranks.py"), *what]
+    command += ["--nproc-per-node", str(world), str(HERE / program), *what]
     environment = {
         **os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)
     }  # fmt: skip
@@ -61,6 +61,32 @@ def test_what_surrounds_a_loss(world):
     """Bytes that travel, errors, a step under DDP, the gradient cache, learned parameters, dtypes, groups."""
     calls = ["traffic", "models", "rest", *(["errors"] if world > 1 else [])]  # one rank agrees with itself
     assert torchrun(world, *calls) == []
+
+
+@pytest.mark.parametrize("world", [2, 3, pytest.param(1, marks=slow)])
+def test_blocks_equal_single_process(world):
+    """References in the ring and class weights in shards, uneven and empty ones: values and gradients to 1e-12."""
+    what = ["shards", "learned", "steps", *(["ring:sample"] if world == 2 else [])]
+    assert torchrun(world, *what, program="columns_on_ranks.py") == []
+
+
+@slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_every_loss_in_the_ring(world):
+    assert torchrun(world, "ring:cases", seconds=500, program="columns_on_ranks.py") == []
+
+
+@pytest.mark.parametrize("world", [3, pytest.param(2, marks=slow)])
+def test_what_surrounds_blocks(world):
+    """Bytes that travel, memory, errors on all ranks, what "auto" chooses, dtypes and groups."""
+    assert torchrun(world, "traffic", "memory", "errors", "choice", "rest", program="columns_on_ranks.py") == []
+
+
+@pytest.mark.parametrize("word", ["references", "class_weights", "exchange"])
+def test_words(word):
+    with pytest.raises(nf.InputError, match=f"expected {word} to be '.*' or '.*', got 'mine'; "):
+        Ranks(**{word: "mine"})
 
 
 def test_a_fault_is_found():

@@ -89,6 +89,22 @@ class Coupled(Rule, Protocol):
         ...
 
 
+class Tallied(Rule, Protocol):
+    """A loss of how all positives and all negatives of the table are spread: both are counted first; no strip."""
+
+    def tally(self, xp: Namespace, s: Array, weight: Array) -> Array:
+        """Weight of pairs at measure ``s`` at each node of a histogram, float64; what weighs 0 counts for nothing."""
+        ...
+
+    def judge(self, xp: Namespace, s: Array, far: Array) -> tuple[Array, Array]:
+        """Loss and derivative of positives at measure ``s``, given the counts of all negatives."""
+        ...
+
+    def push(self, xp: Namespace, s: Array, near: Array, far: Array) -> Array:
+        """Derivative by negatives at measure ``s``, given the counts of all positives and of all negatives."""
+        ...
+
+
 class Apart(Rule, Protocol):
     """A sum over pairs: what a pair costs depends on nothing but its own measure and side."""
 
@@ -119,6 +135,17 @@ def pooled(loss: Pooled, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Ar
     value, by_pool, by_positive = loss.combine(xp, positive, pool, pair)
     weight = felt(xp, weight, by_pool / at_least(xp, total, 1.0), slope)
     return value, pair.add(weight, by_positive)
+
+
+def parts_of(loss: Rule) -> str | None:
+    """Which parts are all of a loss's rule: "pooled" or "apart"; None where there are none.
+
+    A loss that has the parts and yet looks at an anchor's whole row (mining) says so with ``in_parts = False``.
+    """
+    whole = any(getattr(loss, way, None) is not None for way in ("couple", "tally", "passes"))
+    if whole or not getattr(loss, "in_parts", True):
+        return None
+    return "pooled" if hasattr(loss, "combine") else "apart" if hasattr(loss, "factors_of") else None
 
 
 def felt(xp: Namespace, weight: Array, factor: Array, slope: Array | float) -> Array:

@@ -6,6 +6,7 @@ where the backend cannot do without.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -96,6 +97,28 @@ class Collectives:
         kept = whole.new_empty((longest, *features))
         _reduce_scatter(kept, whole.contiguous(), group=self.group)
         return kept[:count]
+
+    def passed_on(self, own: torch.Tensor, count: int, tag: int = 0) -> Callable[[], torch.Tensor]:
+        """Starts to send rows to the next rank, and to receive ``count`` from the one before; call to wait for them.
+
+        Both know how many rows travel: none are not sent. Messages under way at one time have ``tag``s of their own.
+        """
+        own, arriving = own.contiguous(), own.new_empty((count, *own.shape[1:]))
+        ranks = cast("distributed.ProcessGroup", self.group or distributed.group.WORLD)
+        operations = []
+        for call, rows, step in ((distributed.isend, own, 1), (distributed.irecv, arriving, -1)):
+            if rows.numel():
+                peer = distributed.get_global_rank(ranks, (self.rank + step) % self.size)
+                operations.append(distributed.P2POp(call, rows, peer, self.group, tag))
+        works = distributed.batch_isend_irecv(operations) if operations else []
+
+        def arrived() -> torch.Tensor:
+            for work in works:
+                work.wait()
+            operations.clear()  # until here they hold what is sent
+            return arriving
+
+        return arrived
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, the same bits on each."""

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
 from nearfar._arrays import integers, is_torch
 from nearfar._errors import BackendError, InputError
 from nearfar.engine import Given, Task
+from nearfar.engine.rules import parts_of
 from nearfar.relations import Aligned, Labels, Rows
 from nearfar.torch._learned import Learned, learned
+
+if TYPE_CHECKING:
+    from nearfar.torch.ranks import Ranks
 
 Ready: TypeAlias = "Callable[[], tuple[Given, Task, int | None]]"
 """Checks a call and prepares it: what was given, the task on this rank's arrays, and the height of its strips."""
 
 # Counts up when ranks of two versions would misunderstand each other.
 FORM = 1
+# Bytes of gathered rows above which "auto" has them travel: a step holds some four times as many.
+GATHERED = 1 << 30
 
 
 @dataclass
@@ -29,6 +35,7 @@ class Own:
         kept: Places of the anchors and references that take part; None: all.
         labels: Of the kept anchors and references; None where pairs are given one by one.
         asked: Whether a gradient of the anchors' and of the references' side is asked for.
+        exchange: How the ranks' rows meet: "gather", "ring", "auto" (either), or "shards" of class weights.
     """
 
     given: Given
@@ -39,13 +46,14 @@ class Own:
     kept: tuple[Any, Any]
     labels: tuple[torch.Tensor, torch.Tensor] | None
     asked: tuple[bool, bool]
+    exchange: str
     text: str
 
     @classmethod
-    def of(cls, loss: Any, ready: Ready, mode: str, asked: bool | None) -> Own:
+    def of(cls, loss: Any, ready: Ready, ranks: Ranks, asked: bool | None) -> Own:
         """Check everything that can go wrong on one rank alone.
 
-        ``mode``: whose the references are; ``asked``: whether for the gradient, None: what autograd needs.
+        ``asked``: whether for the gradient, None: what autograd needs.
         """
         given, task, height = ready()
         if not is_torch(given.anchors):
@@ -54,7 +62,10 @@ class Own:
             )
         hyper = learned(loss)
         task = hyper.asked_of(task)
-        given = replace(given, equal=given.equal or (given.references is not None and mode == "equal"))
+        # Up to here only class weights are marked as equal.
+        sharded = given.equal and ranks.class_weights == "sharded"
+        equal = given.equal or (given.references is not None and ranks.references == "equal")
+        given = replace(given, equal=equal and not sharded)
         sides = (given.anchors.detach(), None if given.references is None else given.references.detach())
         labels, kept = _labels(given, task) if not isinstance(task.relation, Rows) else (None, (None, None))
         if labels is not None:
@@ -63,14 +74,34 @@ class Own:
         needs = needs if asked is None else [asked, asked and given.references is not None]
         # A hyper-parameter's gradient comes with the anchors'.
         wanted = (needs[0] or any(needs[2:]), needs[1])
-        return cls(given, task, height, hyper, sides, kept, labels, wanted, _described(loss, given, task))
+        exchange = "shards" if sharded else ranks.exchange
+        if labels is None or given.equal:
+            exchange = "gather"  # nothing is
+        if parts_of(task.loss) is None:
+            if exchange == "ring":
+                raise _whole_rows(loss, "exchange='ring'", "exchange='gather'")
+            if loss.has_class_weights and ranks.class_weights == "sharded":
+                raise _whole_rows(loss, "class_weights='sharded'", "class_weights='equal'")
+            exchange = "gather"
+        if sharded and labels is not None:
+            _expect_numbered(labels[1])
+        text = _described(loss, given, task, exchange)
+        return cls(given, task, height, hyper, sides, kept, labels, wanted, exchange, text)
+
+    def settled(self, counts: tuple[list[int], list[int]]) -> Own:
+        """With "auto" decided, by what all ranks know: how many rows each holds."""
+        if self.exchange != "auto":
+            return self
+        rows = sum(sum(held) for held, shared in zip(counts, self.shared, strict=True) if shared)
+        size = rows * self.sides[0].shape[1] * self.task.anchors.element_size()
+        return replace(self, exchange="ring" if size > GATHERED else "gather")
 
     @property
     def shared(self) -> tuple[bool, bool]:
         """Whether anchors and references of all ranks meet in one table: a batch with itself, references held apart."""
-        if self.labels is None or self.given.equal:
+        if self.labels is None or self.given.equal or self.exchange == "ring":
             return False, False
-        if self.sides[1] is None:
+        if self.sides[1] is None or self.exchange == "shards":
             return True, False
         return self.given.both, True
 
@@ -108,7 +139,23 @@ def _labels(given: Given, task: Task) -> tuple[tuple[torch.Tensor, torch.Tensor]
     return (own, own if kept.reference_labels is None else kept.reference_labels), (rows, columns)
 
 
-def _described(loss: Any, given: Given, task: Task) -> str:
+def _whole_rows(loss: Any, asked: str, remedy: str) -> InputError:
+    return InputError(
+        f"expected a loss of log-sum-exps or of single pairs with {asked}, got {loss!r}, "
+        f"which looks at all references of an anchor at once; use Ranks({remedy})"
+    )
+
+
+def _expect_numbered(classes: torch.Tensor) -> None:
+    """Refuse class weights that are not one row a class."""
+    if not torch.equal(classes, torch.arange(len(classes), device=classes.device)):
+        raise InputError(
+            "expected one row of class_weights a class with class_weights='sharded', got several; "
+            "use Ranks(class_weights='equal')"
+        )
+
+
+def _described(loss: Any, given: Given, task: Task, exchange: str) -> str:
     """What must be alike on all ranks."""
     parameters = (f.name for f in fields(loss) if not isinstance(getattr(loss, f.name), torch.Tensor))
     name = f"{type(loss).__name__}({', '.join(f'{p}={getattr(loss, p)!r}' for p in parameters)})"
@@ -117,6 +164,8 @@ def _described(loss: Any, given: Given, task: Task) -> str:
     others = "no references"
     if given.references is not None:
         others = f"{given.references.shape[0]} equal references" if given.equal else "references of its own"
+    if exchange != "gather":
+        others = "class weights in shards" if exchange == "shards" else f"{others} (exchange {exchange!r})"
     features = tuple(given.anchors.shape[1:])
     return f"{name} on {form} with {others}, {features} features of {given.anchors.dtype} (form {FORM})"
 

@@ -9,7 +9,9 @@ import torch
 
 from nearfar._arrays import working_copy
 from nearfar.engine import Task
+from nearfar.engine.columns import Counts
 from nearfar.relations import Aligned, Labels
+from nearfar.torch._blocks import Ring, Shard
 from nearfar.torch._collectives import Collectives
 from nearfar.torch._own import Own
 
@@ -77,7 +79,7 @@ class RankPeers:
 
 
 def whole_table(own: Own, peers: RankPeers) -> Task:
-    """The task on the rows of all ranks: gathers them and their labels."""
+    """The task on the rows of all ranks: gathers them and their labels, or makes ready what comes in blocks."""
     task, (left, right), xp = own.task, own.sides, own.task.xp
     task = replace(task, peers=peers)
     if own.labels is None:
@@ -87,6 +89,10 @@ def whole_table(own: Own, peers: RankPeers) -> Task:
         labels, others = labels + peers.at(0).start, others + peers.at(0).start
     if task.origin is not None and own.kept[0] is not None:
         task = replace(task, origin=task.origin[own.kept[0]])
+    if own.exchange == "ring":
+        return _ring(own, peers, task, labels, others)
+    if own.exchange == "shards":
+        return _shards(own, peers, task, labels, others)
     if right is not None and own.given.both:
         rows = peers.gathered(torch.cat([left, right], dim=1), 0)
         left, right = (side.contiguous() for side in rows.chunk(2, dim=1))
@@ -100,4 +106,41 @@ def whole_table(own: Own, peers: RankPeers) -> Task:
         anchors=working_copy(xp, left),
         references=None if right is None else working_copy(xp, right),
         relation=Labels(labels, None if right is None else others),
+    )
+
+
+def _ring(own: Own, peers: RankPeers, task: Task, labels: torch.Tensor, others: torch.Tensor) -> Task:
+    """The task on this rank's rows, and references that travel: for each direction those of the other side."""
+    (left, right), xp = own.sides, task.xp
+    side = 0 if right is None else 1
+    everyone = peers.gathered(others, side)
+    held = list(torch.split(everyone, peers.counts[side]))
+    counts = Counts.of(xp, labels, everyone, right is None, task.anchors, peers)
+
+    def source(rows: torch.Tensor, side: int) -> Ring:
+        return Ring(peers.among, xp, labels, counts, held, rows, right is None, peers.asked[side])
+
+    ways = [source(left if right is None else right, side)]
+    if own.given.both:
+        # Row i of one side matches row i of the other: the same labels, counts and shares.
+        ways.append(source(left, 0))
+    anchors, references = working_copy(xp, left), None if right is None else working_copy(xp, right)
+    return replace(task, anchors=anchors, references=references, columns=tuple(ways))
+
+
+def _shards(own: Own, peers: RankPeers, task: Task, labels: torch.Tensor, others: torch.Tensor) -> Task:
+    """The task on the anchors of all ranks and this rank's class weights, whose first class follows the last before."""
+    (left, right), xp = own.sides, task.xp
+    left, labels = peers.gathered(left, 0), peers.gathered(labels, 0)
+    if task.origin is not None:
+        task = replace(task, origin=peers.gathered(task.origin, 0))
+    classes = sum(peers.counts[1])
+    positives = ((labels >= 0) & (labels < classes)).to(torch.int64)
+    counts = Counts.whole(xp, positives, classes - positives, None)
+    source = Shard(labels, counts, others + peers.at(1).start)
+    return replace(
+        task,
+        anchors=working_copy(xp, left),
+        references=working_copy(xp, cast("torch.Tensor", right)),
+        columns=(source,),
     )

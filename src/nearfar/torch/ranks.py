@@ -28,11 +28,18 @@ class Ranks:
         group: A process group of torch.distributed; None: all ranks of the job.
         references: What ``references=`` of a call are. ``"own"``: each rank holds its share; they are gathered, and
             their gradient goes back to the rank that holds them. ``"equal"``: every rank holds the same ones (a queue).
-            Class weights always are equal on all ranks.
+        class_weights: What ``class_weights=`` of a call are. ``"equal"``: every rank holds all of them. ``"sharded"``:
+            each rank holds some classes, numbered through in rank order; they stay where they are, and the embeddings
+            are gathered. A rank's shard gets its whole gradient, which is not to be averaged: keep the shard out of
+            ``DistributedDataParallel``.
+        exchange: How embeddings, or references of each rank's own, meet those of other ranks. ``"gather"``: every rank
+            gets all. ``"ring"``: they travel round, so that a rank holds two ranks' rows at a time; twice for a loss
+            of log-sum-exps. ``"auto"``: the ring where gathered rows would take more than 1 GiB, and the loss can.
 
     Raises:
-        InputError: Another word for ``references``; no process group; a call that is not the same on all ranks, which
-            raises one and the same error on all of them.
+        InputError: Another word for one of these; no process group; ``"ring"`` or ``"sharded"`` with a loss that looks
+            at all references of an anchor at once (triplets, rankings, lifted structure, mined multi-similarity); a
+            call that is not the same on all ranks. What is wrong on one rank raises the same error on all of them.
 
     Example:
         >>> import torch
@@ -46,18 +53,26 @@ class Ranks:
         True
         >>> torch.distributed.destroy_process_group()
 
-    Memory: the embeddings of all ranks and their gradient, and a strip of the table.
+    Memory: the embeddings of all ranks and their gradient, and a strip of the table. In the ring: two blocks and their
+    gradients, the labels of all, each anchor's positives, and a strip. With shards: all embeddings and their gradient,
+    the shard and its gradient, and a strip.
     """
 
     group: Any = None
     references: str = "own"
+    class_weights: str = "equal"
+    exchange: str = "gather"
 
     def __post_init__(self) -> None:
-        """Refuse a third kind of references."""
-        if self.references not in ("own", "equal"):
-            raise InputError(
-                f"expected references to be 'own' or 'equal', got {self.references!r}; 'own' gathers each rank's share"
-            )
+        """Refuse other words."""
+        _expect("references", self.references, ("own", "equal"), "'own' gathers each rank's share")
+        _expect("class_weights", self.class_weights, ("equal", "sharded"), "'sharded' leaves each rank its classes")
+        _expect("exchange", self.exchange, ("gather", "ring", "auto"), "'ring' holds two ranks' rows at a time")
+
+
+def _expect(name: str, got: Any, words: tuple[str, ...], remedy: str) -> None:
+    if got not in words:
+        raise InputError(f"expected {name} to be {' or '.join(map(repr, words))}, got {got!r}; {remedy}")
 
 
 def value_of(loss: Any, ready: Ready, group: Any) -> torch.Tensor:
@@ -87,11 +102,12 @@ class _Share:
         among = Collectives(ranks.group)
         found: Own | Exception
         try:
-            found = Own.of(loss, ready, ranks.references, asked)
+            found = Own.of(loss, ready, ranks, asked)
         except Exception as error:  # the other ranks must hear of it
             found = error
         own, heads = agreed(among, found)
         anchors, references, left, right = (list(column) for column in zip(*heads, strict=True))
+        own = own.settled((anchors, references))
         peers = RankPeers(among, (anchors, references), (any(left), any(right)), own.shared)
         with torch.no_grad():
             return cls(own, whole_table(own, peers), any(peers.asked))

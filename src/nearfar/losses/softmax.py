@@ -1,94 +1,26 @@
-"""Softmax losses: a positive must stand out among the negatives."""
+"""InfoNCE, and what softmax losses share: a positive must stand out among the negatives."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from nearfar._arrays import Array, Namespace, at_least, exp_sum, sigmoid, softplus, times, where
 from nearfar._errors import InputError
-from nearfar.engine import Engine, Given
 from nearfar.engine.pooled_tiles import PooledTiles, pooled_tiles
 from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
 from nearfar.losses.pools import has_both
-from nearfar.measures import Cosine, Dot, Similarity
+from nearfar.measures import Cosine, Similarity
 from nearfar.measures.base import Prepared
-from nearfar.relations import Aligned, BoundRelation, Pair
+from nearfar.relations import BoundRelation, Pair
 
 
 def check_temperature(temperature: float) -> None:
     """Raise unless the temperature is positive."""
     if not 0 < temperature < float("inf"):
         raise InputError(f"expected temperature > 0, got {temperature}; typical values are 0.05 to 0.5")
-
-
-@dataclass(frozen=True)
-class SupConLoss(PairLoss):
-    r"""Supervised contrastive loss, positives averaged outside the logarithm (Khosla 2020).
-
-    With :math:`P_i` the positives of anchor i and :math:`A_i` all others,
-
-    .. math::
-        \ell_i = \log \sum_{a \in A_i} e^{s_{ia} / \tau} - \frac{1}{|P_i|} \sum_{p \in P_i} s_{ip} / \tau
-
-    and the mean over anchors that have a positive. With one positive each it is NT-Xent.
-
-    Args:
-        temperature: :math:`\tau > 0`, in the unit of the similarity. The authors' code multiplies the loss by
-            τ / 0.07; here it does not, as in their eq. (2).
-        measure: A similarity.
-
-    Raises:
-        InputError: A temperature that is not positive, or a distance as measure.
-
-    Example:
-        >>> import numpy as np
-        >>> import nearfar as nf
-        >>> x = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
-        >>> float(nf.SupConLoss(temperature=0.5)(x, [0, 0, 1, 1]).round(4))
-        0.8707
-
-    Memory: a strip of the table.
-
-    Reference:
-        Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, eq. (2). arXiv 2004.11362
-    """
-
-    temperature: float = 0.1
-    measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
-
-    kind: ClassVar[str] = "similarity"
-    learnable: ClassVar[Mapping[str, str]] = {"temperature": "divisor"}
-
-    def check(self) -> None:
-        """Temperature."""
-        check_temperature(self.temperature)
-
-    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
-        """LSE over all minus the mean positive; weight: probability minus share."""
-        return pooled(self, xp, s, pair)
-
-    def executor(self, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]) -> PooledTiles | None:
-        """Half tiles."""
-        return pooled_tiles(self, xp, bound, sides)
-
-    @property
-    def linear(self) -> float:
-        """One over the temperature."""
-        return 1 / self.temperature
-
-    def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
-        """The logit."""
-        return logit(s, self.temperature)
-
-    def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
-        """All are the pool of the negatives and the positives."""
-        z = positive / self.temperature
-        whole, among, own = with_positives(xp, z, pool, pair)
-        loss = whole - xp.sum(times(xp, pair.share, z), axis=1, keepdims=True)
-        return loss, own, (among - pair.share) / self.temperature
 
 
 @dataclass(frozen=True)
@@ -99,8 +31,8 @@ class InfoNCELoss(PairLoss):
         \ell_i = \frac{1}{|P_i|} \sum_{p \in P_i}
         -\log \frac{e^{s_{ip} / \tau}}{e^{s_{ip} / \tau} + \sum_{n \in N_i} e^{s_{in} / \tau}}
 
-    and the mean over anchors that have a positive and a negative. Other positives stay out of the denominator;
-    with one positive each nothing hinges on that.
+    and the mean over anchors that have a positive and a negative. Other positives stay out of the denominator; with
+    one positive each nothing hinges on that. The other NT-Xent, all others in it, is :class:`SupConLoss`.
 
     Args:
         temperature: :math:`\tau > 0`, in the unit of the similarity.
@@ -153,74 +85,11 @@ class InfoNCELoss(PairLoss):
 
     def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
         """Each positive alone against the negatives."""
-        return _one_positive(xp, positive, pool, pair, self.temperature)
+        return one_positive(xp, positive, pool, pair, self.temperature)
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """1 where the anchor has a positive and a negative."""
         return has_both(xp, pair, weight)
-
-
-@dataclass(frozen=True)
-class NPairLoss(PairLoss):
-    r"""Multi-class N-pair loss (Sohn 2016): InfoNCE at temperature 1 on inner products.
-
-    .. math::
-        \ell_i = \log\Big(1 + \sum_{n \in N_i} e^{\langle x_i, x_n \rangle - \langle x_i, x_i^+ \rangle}\Big)
-
-    :meth:`aligned` is the paper's batch: row i of the anchors with row i of the positives, whose other rows are the
-    negatives, in the one direction of the paper.
-
-    Args:
-        measure: A similarity; nothing is normalised by default, as in the paper (which regularises norms instead).
-
-    Example:
-        >>> import numpy as np
-        >>> import nearfar as nf
-        >>> x, y = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([[1.0, 0.5], [0.5, 1.0]])
-        >>> float(nf.NPairLoss().aligned(x, y).round(4))
-        0.3937
-
-    Memory: a strip of the table.
-
-    Reference:
-        Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", NIPS 2016, eq. (7).
-    """
-
-    measure: Similarity = Dot()  # noqa: RUF009  (frozen, without state)
-
-    kind: ClassVar[str] = "similarity"
-    linear: ClassVar[float] = 1.0
-
-    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
-        """One log-odds term a positive."""
-        return pooled(self, xp, s, pair)
-
-    def executor(self, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]) -> PooledTiles | None:
-        """Half tiles."""
-        return pooled_tiles(self, xp, bound, sides)
-
-    def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
-        """The logit."""
-        return s, 1.0
-
-    def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
-        """Each positive alone against the negatives."""
-        return _one_positive(xp, positive, pool, pair, 1.0)
-
-    def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
-        """1 where the anchor has a positive and a negative."""
-        return has_both(xp, pair, weight)
-
-    def aligned(self, left: Array, right: Array, *, engine: Engine = "auto", group: Any = None) -> Array:
-        """The paper's batch of N pairs, anchors against positives.
-
-        Args:
-            left: One anchor a pair; shape (pairs, features).
-            right: Its positive; shape (pairs, features).
-            engine: How to run it.
-            group: Ranks that share the loss.
-        """
-        return self._evaluate(lambda: Given(left, right, Aligned()), engine, group)
 
 
 def logit(s: Array, temperature: float) -> tuple[Array, float]:
@@ -239,7 +108,7 @@ def with_positives(xp: Namespace, z: Array, pool: Array, pair: Pair) -> tuple[Ar
     return whole, among[:, :-1], among[:, -1:]
 
 
-def _one_positive(
+def one_positive(
     xp: Namespace, positive: Array, pool: Array, pair: Pair, temperature: float
 ) -> tuple[Array, Array, Array]:
     """Each positive alone against the anchor's negatives: softplus(pool − logit)."""

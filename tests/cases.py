@@ -32,10 +32,11 @@ VARIANTS = {
         nf.TripletLoss(margin=0.3, mining="semihard"),
         nf.TripletLoss(margin=0.1, mining="semihard", soft=True),
         nf.TripletLoss(margin=0.3, mining="semihard", active_only=True),
+        nf.TripletLoss(margin=0.6, mining="easy"),
+        nf.TripletLoss(margin=0.6, mining="easy-semihard"),
+        nf.TripletLoss(margin=0.0, mining="easy-semihard", soft=True),
     ],
     "InfoNCELoss": [nf.InfoNCELoss(temperature=0.2), nf.InfoNCELoss(temperature=0.05)],
-    "SupConLoss": [nf.SupConLoss(temperature=0.1), nf.SupConLoss(temperature=0.7)],
-    "NPairLoss": [nf.NPairLoss()],
     "CrossEntropyLoss": [nf.CrossEntropyLoss(), nf.CrossEntropyLoss(temperature=0.3)],
     "BinaryCrossEntropyLoss": [nf.BinaryCrossEntropyLoss(), nf.BinaryCrossEntropyLoss(temperature=0.2)],
     "FastAPLoss": [nf.FastAPLoss(bins=7, span=3.3), nf.FastAPLoss()],
@@ -45,7 +46,6 @@ VARIANTS = {
         nf.ArcFaceLoss(),
         nf.ArcFaceLoss(margin=2.0, temperature=0.5),
     ],
-    "NCALoss": [nf.NCALoss(), nf.NCALoss(temperature=0.3)],
     "MultiSimilarityLoss": [
         nf.MultiSimilarityLoss(alpha=3.0, beta=8.0, base=0.3),
         nf.MultiSimilarityLoss(beta=20.0, epsilon=0.4),
@@ -61,7 +61,13 @@ STOP_GRADIENT = (
     *families.STOP_GRADIENT,
 )  # The gradient takes a part of the value as a constant, as its paper does.
 ONE_WAY = (nf.NPairLoss, nf.SigLIPLoss, *families.ONE_WAY)  # Two aligned batches are asked once.
-NOT_ALONE = {"PairLoss", "LossSum"}  # the base, and sums, which test_forms.py compares with their parts
+# The base; sums, which test_forms.py compares with their parts; losses of given pairs with scores, which have no table
+# of anchors and references: tests/losses/test_scores.py.
+NOT_ALONE = {"PairLoss", "LossSum", "AnglELoss", "CoSENTLoss"}
+# Losses of features have no pairs and a contract of their own (test_feature_losses.py); Matryoshka is another loss on
+# cut features (test_matryoshka.py).
+OF_FEATURES = {"AlignmentLoss", "BYOLLoss", "BarlowTwinsLoss", "KoLeoLoss", "UniformityLoss", "VICRegLoss"}
+NOT_ALONE |= {"FeatureLoss", "Matryoshka"} | OF_FEATURES
 
 
 def _name(loss):

@@ -111,7 +111,11 @@ def chosen_triplets(mining, d, positive, negative):
         return [(p * n, v, u) for p, v in near for n, u in far]
     if mining == "hard":
         return [(1, max(v for _, v in near), min(u for _, u in far))]
+    if mining == "easy":
+        return [(1, min(v for _, v in near), min(u for _, u in far))]
     farthest = max(u for _, u in far)
+    if mining == "easy-semihard":
+        near = [(1, min(v for _, v in near))]
     return [(p, v, min((u for _, u in far if u > v), default=farthest)) for p, v in near]
 
 
@@ -176,14 +180,6 @@ def _arc_face(loss, d, positive, negative):
     return [(1, log_sum_exp(own + rest) - math.fsum(p * v for p, v in own) / sum(positive))]
 
 
-def _neighbours(loss, d, positive, negative):
-    if not sum(positive):
-        return []
-    own = log_sum_exp([(p, -v / loss.temperature) for p, v in zip(positive, d, strict=True)])
-    everyone = log_sum_exp([(p + n, -v / loss.temperature) for p, n, v in zip(positive, negative, d, strict=True)])
-    return [(1, everyone - own)]
-
-
 def _multi_similarity(loss, s, positive, negative):
     near = [(p, v) for p, v in zip(positive, s, strict=True) if p]
     far = [(n, v) for n, v in zip(negative, s, strict=True) if n]
@@ -238,17 +234,14 @@ def _lifted(loss, d, positive, negative):
 
 
 RULES = {
-    "SupConLoss": _all_against_mean_positive,
     "CrossEntropyLoss": _all_against_mean_positive,
     "InfoNCELoss": lambda loss, *row: _each_positive_against_negatives(loss.temperature, *row),
-    "NPairLoss": lambda loss, *row: _each_positive_against_negatives(1.0, *row),
     "ContrastiveLoss": _contrastive,
     "BinaryCrossEntropyLoss": _binary,
     "TripletLoss": _triplet,
     "FastAPLoss": _fast_ap,
     "SmoothAPLoss": _smooth_ap,
     "ArcFaceLoss": _arc_face,
-    "NCALoss": _neighbours,
     "MultiSimilarityLoss": _multi_similarity,
     "CircleLoss": _circle,
     "SigLIPLoss": _sigmoid,
@@ -260,7 +253,8 @@ RULES = {
 
 def table(loss, x, y=None):
     measure = MEASURES[type(loss.measure).__name__]
-    return [[measure(a, b) for b in (x if y is None else y)] for a in x]
+    own = y if y is not None and type(loss).__name__ in families.WITH_REFERENCES else []
+    return [[measure(a, b) for b in (x if y is None else y)] for a in [*x, *own]]
 
 
 def loops_on_table(loss, s, positive, negative):
@@ -268,7 +262,7 @@ def loops_on_table(loss, s, positive, negative):
     rule, name = RULES[type(loss).__name__], type(loss).__name__
     if name == "ContrastiveLoss" and loss.balanced:
         return _balanced(loss, s, positive, negative)
-    if name == "LiftedStructureLoss":
+    if name in ("LiftedStructureLoss", *families.WHOLE_TABLE):
         rows = rule(loss, s, positive, negative)
     else:
         rows = [rule(loss, *row) for row in zip(s, positive, negative, strict=True)]
@@ -388,9 +382,13 @@ def _mined(loss, d, p, n):
     if d.shape[1] == 0:
         return d, d
     inside, outside = d.detach().masked_fill(p == 0, -math.inf), d.detach().masked_fill(n == 0, math.inf)
-    if loss.mining == "hard":
-        far, near = inside.argmax(1, keepdim=True), outside.argmin(1, keepdim=True)
+    easy = d.detach().masked_fill(p == 0, math.inf).argmin(1, keepdim=True)
+    if loss.mining in ("hard", "easy"):
+        far = easy if loss.mining == "easy" else inside.argmax(1, keepdim=True)
+        near = outside.argmin(1, keepdim=True)
         return d.gather(1, far) - d.gather(1, near) + loss.margin, (p.sum(1, keepdim=True) > 0).to(d)
+    if loss.mining == "easy-semihard":
+        p = torch.zeros_like(p).scatter(1, easy, (p.sum(1, keepdim=True) > 0).to(d))
     beyond = torch.where(outside[:, None, :] > d.detach()[:, :, None], outside[:, None, :], math.inf)
     last = d.detach().masked_fill(n == 0, -math.inf).argmax(1)[:, None].expand(d.shape)
     pick = torch.where(beyond.amin(2) < math.inf, beyond.argmin(2), last)
@@ -427,12 +425,6 @@ def _dense_arc_face(loss, d, p, n):
     has = (p.sum(1) > 0).to(d)
     total = torch.where(has > 0, masked_lse(z, p + n), 0.0)
     return has * (total - (p * z).sum(1) / p.sum(1).clamp(min=1)), has
-
-
-def _dense_neighbours(loss, d, p, n):
-    z, has = -d / loss.temperature, p.sum(1) > 0
-    own = torch.where(has, masked_lse(z, p), 0.0)
-    return has * soft_plus_of(torch.where(has, masked_lse(z, n) - own, 0.0)), has.to(d)
 
 
 def _dense_multi_similarity(loss, s, p, n):
@@ -478,17 +470,14 @@ def _dense_lifted(loss, d, p, n):
 
 DENSE = {
     "LiftedStructureLoss": _dense_lifted,
-    "SupConLoss": _dense_softmax,
     "CrossEntropyLoss": _dense_softmax,
     "InfoNCELoss": lambda loss, *row: _dense_one_positive(loss.temperature, *row),
-    "NPairLoss": lambda loss, *row: _dense_one_positive(1.0, *row),
     "ContrastiveLoss": _dense_contrastive,
     "BinaryCrossEntropyLoss": _dense_binary,
     "TripletLoss": _dense_triplet,
     "FastAPLoss": _dense_fast_ap,
     "SmoothAPLoss": _dense_smooth_ap,
     "ArcFaceLoss": _dense_arc_face,
-    "NCALoss": _dense_neighbours,
     "MultiSimilarityLoss": _dense_multi_similarity,
     "CircleLoss": _dense_circle,
     "SigLIPLoss": _dense_sigmoid,
@@ -499,13 +488,14 @@ DENSE = {
 
 def dense_on_table(loss, s, positive, negative):
     """Sum of each anchor's terms and their number, from a table."""
-    p, n = (torch.as_tensor(w, dtype=s.dtype).reshape(s.shape) for w in (positive, negative))
+    p, n = (torch.as_tensor(w, dtype=s.dtype).reshape(len(w), s.shape[1]) for w in (positive, negative))
     return DENSE[type(loss).__name__](loss, s, p, n)
 
 
 def dense(loss, x, positive, negative, y=None):
     """The mean loss as a tensor of the graph."""
-    s = dense_table(type(loss.measure).__name__, x, x if y is None else y)
+    own = [y] if y is not None and type(loss).__name__ in families.WITH_REFERENCES else []
+    s = dense_table(type(loss.measure).__name__, torch.cat([x, *own]), x if y is None else y)
     sums, counts = dense_on_table(loss, s, positive, negative)
     return sums.sum() / torch.where(counts.sum() > 0, counts.sum(), 1.0)
 

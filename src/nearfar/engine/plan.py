@@ -75,7 +75,10 @@ def explain(
     height = min(rows or tall(m), n)
     side = 4 * d * (n if references is None else n + m)
     way = f"strips of {height}" if height < n else "one block"
-    units = 4.0 if hasattr(loss, "couple") else 6.0 if both else 3.0
+    twice = hasattr(loss, "couple") or hasattr(loss, "tally")
+    units = 4.0 if twice else 6.0 if both and (height < n or rows is not None) else 3.0
+    if height == n and references is None:
+        units -= 1  # A block against itself: the gradients of both its sides are one product.
     return Plan(way, units, (3 * side + 16 * height * m) / 1e6)
 
 

@@ -6,12 +6,13 @@ the loss of each anchor do not depend on the height of the strips but for roundi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from nearfar._arrays import Array, Namespace, on_host, where, zeros
+from nearfar._arrays import Array, Namespace, on_host, turned, where, zeros
 from nearfar.engine.coupled import TwoPasses
-from nearfar.engine.rules import Coupled, Rule
+from nearfar.engine.rules import Rule
 from nearfar.engine.sums import Ran, per_term
+from nearfar.engine.tallied import TwoTallies
 from nearfar.measures.base import Prepared, Similarity
 from nearfar.relations import BoundRelation, Pair, Rows
 
@@ -41,9 +42,10 @@ def strips_ran(
     left = xp.zeros_like(a.rows) if gradient else a.rows
     right = left if b is a else xp.zeros_like(b.rows) if gradient else b.rows
     count = own.stop - own.start
-    if hasattr(loss, "couple"):
-        passes = TwoPasses(xp, cast("Coupled", loss), bound, a, b, height, own, peers)
-        losses, terms = passes.run(upstream, gradient, (left, right))
+    passes = _passes(loss)
+    if passes is not None:
+        run = passes(xp, cast("Any", loss), bound, a, b, height, own, peers)
+        losses, terms = run.run(upstream, gradient, (left, right))
         return Ran(losses, terms, left, None if b is a else right)
     ran = Ran(zeros(xp, (count,), a.rows), zeros(xp, (count,), a.rows, xp.float64), left, None if b is a else right)
     if "shift" in task.moments:
@@ -62,9 +64,41 @@ def strips_ran(
         if gradient:
             if upstream is not None:
                 weight = weight * per_term(xp, upstream[part], ran.terms[part])
-            _moments(xp, ran, part, weight, table.values)
+            moments(xp, ran, part, weight, table.values)
             loss.measure.pull(xp, table, weight, (strip, b), (left[start:stop], right))
     return ran
+
+
+def one_strip(loss: Rule, a: Prepared, b: Prepared) -> bool:
+    """Whether a loss with a strip takes the table in one."""
+    return _passes(loss) is None and int(a.rows.shape[0]) <= tall(int(b.rows.shape[0]))
+
+
+def _passes(loss: Rule) -> Any:
+    """What runs a loss that needs the whole table before it can weigh a pair; a loss may bring its own."""
+    if hasattr(loss, "couple"):
+        return TwoPasses
+    return TwoTallies if hasattr(loss, "tally") else getattr(loss, "passes", None)
+
+
+def both_ran(task: Task, bound: BoundRelation, sides: Sides, gradient: bool, upstream: Array | None) -> list[Ran]:
+    """Both questions of a table that is one strip: the second one's table is the first, turned. Three products."""
+    xp, loss, (a, b) = task.xp, task.loss, sides
+    table, pair = loss.measure.table(xp, a, b), bound.strip(0, a.rows.shape[0])
+    ways, weights = [], []
+    for values in (table.own(xp, loss.measure), turned(xp, table.values)):
+        losses, weight, terms = _rule(loss, xp, values, pair)
+        weights.append(weight if upstream is None else weight * per_term(xp, upstream, terms))
+        ways.append(Ran(losses, terms, None))
+    if gradient:
+        weight, other = weights
+        if upstream is None:
+            # The mean divides all by the terms of the first question.
+            mine, its = (where(xp, total > 0, total, 1.0) for total in (xp.sum(way.terms) for way in ways))
+            other = other * xp.astype(mine / its, other.dtype)
+        ways[0].left, ways[0].right = xp.zeros_like(a.rows), xp.zeros_like(b.rows)
+        loss.measure.pull(xp, table, weight + other.T, sides, (ways[0].left, ways[0].right))
+    return ways
 
 
 def rows_ran(task: Task, relation: Rows, upstream: Array | None) -> Ran:
@@ -83,13 +117,14 @@ def rows_ran(task: Task, relation: Rows, upstream: Array | None) -> Ran:
     ran = Ran(losses, terms, left, right)
     if task.moments:
         ran.scale, ran.shift = zeros(xp, (), values, xp.float64), zeros(xp, (values.shape[0],), values)
-        _moments(xp, ran, slice(0, values.shape[0]), weight, values)
+        moments(xp, ran, slice(0, values.shape[0]), weight, values)
     return ran
 
 
-def _moments(xp: Namespace, ran: Ran, part: slice, weight: Array, values: Array) -> None:
+def moments(xp: Namespace, ran: Ran, part: slice, weight: Array, values: Array) -> None:
+    """Add a strip's moments of the weights, as far as the run keeps them."""
     if ran.shift is not None:
-        ran.shift[part] = xp.sum(weight, axis=1)
+        ran.shift[part] += xp.sum(weight, axis=1)
     if ran.scale is not None:
         ran.scale = ran.scale + xp.sum(where(xp, weight != 0, weight * values, 0.0), dtype=xp.float64)
 
@@ -98,8 +133,8 @@ def _rule(loss: Rule, xp: Namespace, values: Array, pair: Pair) -> tuple[Array, 
     """The loss's own rule on a strip; anchors without a term count for nothing."""
     losses, weight = loss.strip(xp, values, pair)
     losses = xp.reshape(losses, (-1,))
-    terms = xp.reshape(loss.terms(xp, pair, weight), (-1,))
-    counts, terms = terms > 0, xp.astype(terms, xp.float64)
-    if on_host(terms) and bool(xp.all(counts)):
+    terms = xp.astype(xp.reshape(loss.terms(xp, pair, weight), (-1,)), xp.float64)
+    if on_host(terms) and terms.shape[0] and float(xp.min(terms)) > 0:
         return losses, weight, terms
+    counts = terms > 0
     return where(xp, counts, losses, 0.0), where(xp, counts[:, None], weight, 0.0), terms

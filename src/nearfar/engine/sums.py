@@ -37,11 +37,16 @@ class Ran:
         return replace(self, left=self.right, right=self.left)
 
     def halves(self, xp: Namespace, factors: list[Any], other: Ran) -> Ran:
-        """Half of this gradient and half of another's of the same sides, each times its own factor."""
+        """Half of this gradient and half of another's of the same sides, each times its own factor.
+
+        Where the other has none, this one holds both.
+        """
 
         def half(one: Any, two: Any) -> Any:
-            if one is None or two is None:
+            if one is None:
                 return None
+            if two is None:
+                return _times(xp, one, factors[0]) / 2
             return _times(xp, one, factors[0]) / 2 + _times(xp, two, factors[1]) / 2
 
         left, right = half(self.left, other.left), half(self.right, other.right)

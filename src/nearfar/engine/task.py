@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nearfar._arrays import Array, Namespace, on_host, quiet, where, zeros
+from nearfar.engine.columns import Columns, Source
 from nearfar.engine.peers import Peers
 from nearfar.engine.rules import Executor, Rule
-from nearfar.engine.strips import Sides, rows_ran, strips_ran
+from nearfar.engine.strips import Sides, both_ran, one_strip, rows_ran, strips_ran
 from nearfar.engine.sums import Ran, mean
 from nearfar.measures.base import Similarity
 from nearfar.relations import BoundRelation, Relation, Rows
@@ -47,7 +48,8 @@ class Task:
     ``anchors`` and ``references`` are working copies: off the autograd graph, float32 or float64. ``both`` asks the
     question in both directions and averages. ``moments`` names what else to return: "scale", "shift". ``peers`` are
     the processes that share the table. ``origin`` is taken off the measures of each anchor, one number each, before
-    the loss sees them.
+    the loss sees them. ``columns`` are where the references come from, block by block, one for each direction; then
+    ``references`` are those that lie here.
     """
 
     loss: Rule
@@ -59,6 +61,7 @@ class Task:
     moments: tuple[str, ...] = ()
     peers: Peers | None = None
     origin: Array | None = None
+    columns: tuple[Source, ...] = ()
 
     def run(self, height: int | None, gradient: bool, upstream: Array | None = None) -> Outcome:
         """Run over the table in strips of ``height`` anchors; None chooses the way.
@@ -66,6 +69,8 @@ class Task:
         ``upstream`` is the gradient of each anchor's own loss; without it the gradient is that of the mean.
         """
         with quiet():
+            if self.columns:
+                return self._by_columns(height, gradient)
             if isinstance(self.relation, Rows):
                 ran = rows_ran(self, self.relation, upstream)
                 return self._outcome([ran], None, gradient, upstream)
@@ -73,6 +78,17 @@ class Task:
             if rows is None:
                 return self._on_table(relation, height, gradient, upstream)
             return self._on_kept(relation, rows, columns, height, gradient, upstream)
+
+    def _by_columns(self, height: int | None, gradient: bool) -> Outcome:
+        xp, measure = self.xp, self.loss.measure
+        middle = centre(xp, self.anchors) if measure.centres else None
+        a = measure.prepare(xp, self.anchors, middle)
+        b = a if self.references is None else measure.prepare(xp, self.references, middle)
+        ways = [
+            Columns(self, source, sides, lambda rows: measure.prepare(xp, rows, middle), height).ran(gradient)
+            for source, sides in zip(self.columns, ((a, b), (b, a)), strict=False)
+        ]
+        return self._outcome([*ways[:1], *(way.turned() for way in ways[1:])], (a, b), gradient, None)
 
     def _on_kept(
         self,
@@ -120,6 +136,8 @@ class Task:
         ran = self._fast(bound, (a, b), gradient, upstream) if height is None else None
         if ran is not None:
             return self._outcome([ran], (a, b), gradient, upstream)
+        if self.both and height is None and self._is_plain() and one_strip(self.loss, a, b):
+            return self._outcome(both_ran(self, bound, (a, b), gradient, upstream), (a, b), gradient, upstream)
         ways = [strips_ran(self, bound, (a, b), height, gradient, upstream)]
         if self.both:
             ways.append(strips_ran(self, bound, (b, a), height, gradient, upstream).turned())
@@ -127,13 +145,15 @@ class Task:
 
     def _fast(self, bound: BoundRelation, sides: Sides, gradient: bool, upstream: Array | None) -> Ran | None:
         """By the loss's executor, where it has one that gives all that is asked for."""
-        by_product = isinstance(self.loss.measure, Similarity) and "shift" not in self.moments
-        if self.peers is not None or (self.moments and not by_product) or not (sides[0] is sides[1] or self.both):
-            return None
-        if self.origin is not None:
+        if not self._is_plain() or not (sides[0] is sides[1] or self.both):
             return None
         executor: Executor | None = self.loss.executor(self.xp, bound, sides)
         return None if executor is None else executor.run(gradient, upstream)
+
+    def _is_plain(self) -> bool:
+        """Whether one process asks for no more than the table's values and gradients give by themselves."""
+        by_product = isinstance(self.loss.measure, Similarity) and "shift" not in self.moments
+        return self.peers is None and self.origin is None and (by_product or not self.moments)
 
     def _outcome(self, ways: list[Ran], sides: Sides | None, gradient: bool, upstream: Array | None) -> Outcome:
         """Means from sums; the gradients carried back to the embeddings; the average of one or two directions."""
@@ -169,7 +189,7 @@ def centre(xp: Namespace, rows: Array) -> Array | None:
     """The mean row where it is large beside the spread, else 0."""
     if rows.shape[0] == 0:
         return None
-    mean_row = xp.mean(rows, axis=0)
+    mean_row = xp.sum(rows, axis=0) / rows.shape[0]
     offset = xp.sum(mean_row * mean_row)
     spread = xp.sum(rows * rows) / rows.shape[0] - offset
     # A small offset costs less than the rounding of taking it off.

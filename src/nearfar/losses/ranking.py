@@ -1,4 +1,4 @@
-"""Ranking losses: one minus a smooth average precision of each anchor's ranked references."""
+"""Average precision: one minus a smooth average precision of each anchor's ranked references."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nearfar._arrays import Array, Namespace, sigmoid, take_columns, times, where, zeros
+from nearfar._arrays import Array, Namespace, take_columns, times, where
 from nearfar._errors import InputError
 from nearfar.losses.base import PairLoss
+from nearfar.losses.ranks import by_rank, not_infinite
 from nearfar.losses.softmax import check_temperature
 from nearfar.measures import Cosine, CosineDistance, Distance, Similarity
 from nearfar.relations import Pair
@@ -86,26 +87,21 @@ class FastAPLoss(PairLoss):
     def _position(self, xp: Namespace, d: Array) -> Array:
         """Distances in units of a bin, those beyond the span at it; overwrites ``d``."""
         d *= self.bins / self.span
-        return xp.clip(_not_infinite(d), max=float(self.bins))
+        return xp.clip(not_infinite(d), max=float(self.bins))
 
     def _positives(self, xp: Namespace, near: Array, pair: Pair) -> Array:
         """``h⁺`` at each node."""
-        counts = zeros(xp, (near.shape[0], self.bins + 1), near)
-        for k in range(self.bins + 1):
-            beside = xp.clip(1 - xp.abs(near - k), min=0)
-            counts[:, k] = xp.sum(times(xp, pair.weight, beside), axis=1)
-        return counts
+        beside = (xp.clip(1 - xp.abs(near - k), min=0) for k in range(self.bins + 1))
+        return xp.stack([xp.sum(times(xp, pair.weight, part), axis=1) for part in beside], axis=1)
 
     def _negatives(self, xp: Namespace, far: Array, pair: Pair) -> Array:
         """How many negatives stand up to each node, as ramps: no scatter, so the sums have one order on every device.
 
         What is no negative stands at ``bins + 1``, which no ramp reaches.
         """
-        counts = zeros(xp, (far.shape[0], self.bins + 1), far)
-        for k in range(self.bins):
-            counts[:, k] = xp.sum(pair.weigh(xp.clip(k + 1 - far, min=0, max=1)), axis=1)
-        counts[:, -1] = pair.negative_count[:, 0]
-        return counts
+        ramps = (xp.clip(k + 1 - far, min=0, max=1) for k in range(self.bins))
+        counts = [xp.sum(pair.weigh(ramp), axis=1) for ramp in ramps]
+        return xp.stack([*counts, pair.negative_count[:, 0]], axis=1)
 
     def _look_up(self, xp: Namespace, slopes: Array, t: Array) -> Array:
         """Derivative by the distance: the slope of each pair's bin; 0 at the span and beyond."""
@@ -164,39 +160,9 @@ class SmoothAPLoss(PairLoss):
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """One pass over the strip for each listed positive."""
-        s *= 1 / self.temperature
-        s = _not_infinite(s)
-        near = where(xp, pair.weight > 0, pair.take(s), 0.0)
-        far = pair.negatives(s, -float("inf"))
-        loss, push, pull = zeros(xp, (s.shape[0], 1), s), xp.zeros_like(s), xp.zeros_like(near)
-        for r in range(pair.index.shape[1]):
-            share, p = pair.share[:, r : r + 1], near[:, r : r + 1]
-            above, rise = _step(xp, far - p)
-            above, rise = pair.weigh(above), pair.weigh(rise)
-            beside, slope = _step(xp, near - p)
-            wrong = xp.sum(above, axis=1, keepdims=True)
-            # σ is ½ where a positive meets itself, and no other stands above the first: ½ + Σ is the paper's 1 + Σ.
-            right = 0.5 + xp.sum(times(xp, pair.weight, beside), axis=1, keepdims=True)
-            rank = right + wrong
-            loss += share * (wrong / rank)
-            by_wrong, by_right = share * (right / rank / rank), share * (-wrong / rank / rank)
-            slope = times(xp, pair.weight, slope) * by_right
-            rise *= by_wrong
-            push += rise
-            pull += slope
-            pull[:, r : r + 1] -= xp.sum(slope, axis=1, keepdims=True) + xp.sum(rise, axis=1, keepdims=True)
-        return loss, pair.add(push, pull) / self.temperature
 
+        def cost(wrong: Array, place: Array) -> tuple[Array, Array, Array]:
+            rank = place + wrong
+            return wrong / rank, place / rank / rank, -wrong / rank / rank
 
-def _step(xp: Namespace, z: Array) -> tuple[Array, Array]:
-    """Sigmoid and its derivative."""
-    high = sigmoid(xp, z)
-    slope = 1 - high
-    slope *= high
-    return high, slope
-
-
-def _not_infinite(s: Array) -> Array:
-    """The measure, with NaN for ∞: a bounded loss would swallow what must reach the value; overwrites ``s``."""
-    s += 0 * s
-    return s
+        return by_rank(xp, s, pair, self.temperature, cost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, extremes, on_host, power_of_two, row_max, where, zeros
+from nearfar._arrays import Array, Namespace, extremes, limits, on_host, power_of_two, row_max, where, zeros
 from nearfar._errors import InputError
 
 
@@ -26,7 +26,9 @@ class Prepared:
     norm: Array | None = None
 
     def strip(self, start: int, stop: int) -> Prepared:
-        """The rows ``start`` … ``stop`` − 1."""
+        """The rows ``start`` … ``stop`` − 1; of all rows this itself."""
+        if start == 0 and stop == self.rows.shape[0]:
+            return self
         return self.at(slice(start, stop))
 
     def at(self, places: Any) -> Prepared:
@@ -74,11 +76,11 @@ def _safe(xp: Namespace, norm: Array, features: int) -> bool:
     """Whether no square under- or overflowed; not asked where looking waits for a device."""
     if not on_host(norm) or norm.shape[0] == 0:
         return False
-    info = xp.finfo(norm.dtype)
+    smallest, most_of_all, eps = limits(xp, norm.dtype)
     # Squares lost below the smallest number add up to less than one unit in the last place of the norm's.
-    low = (features * float(info.smallest_normal) / float(info.eps) ** 2) ** 0.5
+    low = (features * smallest / eps**2) ** 0.5
     least, most = extremes(xp, norm)
-    return bool(least > low and most < float(info.max) ** 0.5 / 2)
+    return bool(least > low and most < most_of_all**0.5 / 2)
 
 
 def unnormalise(xp: Namespace, unit: Array, norm: Array, gradient: Array) -> Array:

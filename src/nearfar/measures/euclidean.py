@@ -10,7 +10,8 @@ from nearfar._arrays import (
     Namespace,
     add_product,
     add_rows,
-    arange,
+    fill_diagonal,
+    limits,
     on_host,
     product_plus_row,
     relu,
@@ -62,13 +63,15 @@ class Euclidean(Distance):
     def _finish(
         self, xp: Namespace, a: Prepared, b: Prepared, squared: Array, near: tuple[Array, Array] | None, at: int | None
     ) -> Table:
-        found = None if near is None else Near(*near, self._lengths(xp, a, b, *near))
-        values = self._from_square(xp, squared if near is None and at is None else relu(xp, squared))
-        if found is not None:
-            values[found.anchor, found.reference] = self._from_length(found.length)
         if at is not None:
-            places = arange(xp, values.shape[0], values)
-            values[places, places + at] = 0.0
+            squared = fill_diagonal(xp, squared, at, 0.0)
+        if near is None:
+            return Table(self._from_square(xp, squared), None, at)
+        found = Near(*near, self._lengths(xp, a, b, *near))
+        values = self._from_square(xp, relu(xp, squared))
+        values[found.anchor, found.reference] = self._from_length(found.length)
+        if at is not None:
+            values = fill_diagonal(xp, values, at, 0.0)
         return Table(values, found, at)
 
     def _near(
@@ -80,16 +83,15 @@ class Euclidean(Distance):
         """
         if squared.shape[0] == 0 or squared.shape[1] == 0:
             return None
-        info = xp.finfo(squared.dtype)
-        floor = float(info.smallest_normal) / float(info.eps) ** 2
+        smallest, most, eps = limits(xp, squared.dtype)
+        floor = smallest / eps**2
         if at is not None:
-            places = arange(xp, squared.shape[0], squared)
-            squared[places, places + at] = float("inf")
+            squared = fill_diagonal(xp, squared, at, float("inf"))
         top = xp.max(b.squares)
         if on_host(squared):
             # Without a near pair two numbers tell.
             bound = float(xp.max(a.squares)) + float(top)
-            if 2 * bound < float(info.max) and float(xp.min(squared)) > NEAR * (bound + 2 * floor):
+            if 2 * bound < most and float(xp.min(squared)) > NEAR * (bound + 2 * floor):
                 return None
         # Negated, so that squares that under- or overflowed, and NaN, are near as well.
         finite = 4 * (a.squares + top) < float("inf")
@@ -124,20 +126,22 @@ class Euclidean(Distance):
     def pull(
         self, xp: Namespace, table: Table, weight: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]
     ) -> None:
-        """Two matrix products for the far pairs; differences for the near ones."""
+        """Two matrix products for the far pairs, one where both sides are the same; differences for the near ones."""
         (a, b), (left, right), near = sides, into, table.near
         if near is not None:
             self._pull_near(xp, near, weight[near.anchor, near.reference], sides, into)
         radial, factor = self._radial(table.values, weight)
         if table.at is not None:
-            places = arange(xp, radial.shape[0], radial)
-            radial[places, places + table.at] = 0.0
+            radial = fill_diagonal(xp, radial, table.at, 0.0)
         if near is not None:
             radial[near.anchor, near.reference] = 0.0
+        if a is b:
+            radial = radial + radial.T
         left += factor * xp.sum(radial, axis=1)[:, None] * a.rows
-        right += factor * xp.sum(radial, axis=0)[:, None] * b.rows
-        add_product(left, radial, b.rows, -factor)
-        add_product(right, radial.T, a.rows, -factor)
+        add_product(xp, left, radial, b.rows, -factor)
+        if a is not b:
+            right += factor * xp.sum(radial, axis=0)[:, None] * b.rows
+            add_product(xp, right, radial.T, a.rows, -factor)
 
     def _pull_near(
         self, xp: Namespace, near: Near, beside: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]

@@ -14,14 +14,18 @@ class Dot(Similarity):
 
     def table(self, xp: Namespace, a: Prepared, b: Prepared, at: int | None = None) -> Table:
         """One matrix product."""
-        return Table(a.rows @ b.rows.T)
+        return Table(xp.matmul(a.rows, b.rows.T))
 
     def pull(
         self, xp: Namespace, table: Table, weight: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]
     ) -> None:
-        """Two matrix products."""
-        add_product(into[0], weight, sides[1].rows)
-        add_product(into[1], weight.T, sides[0].rows)
+        """Two matrix products; one where both sides are the same."""
+        a, b = sides
+        if a is b:
+            add_product(xp, into[0], weight + weight.T, b.rows)
+            return
+        add_product(xp, into[0], weight, b.rows)
+        add_product(xp, into[1], weight.T, a.rows)
 
     def rows(self, xp: Namespace, a: Array, b: Array) -> Array:
         """Inner product row by row."""

@@ -7,7 +7,7 @@ counts as the same pair listed twice, a pair of weight 0 does not exist.
 
 from nearfar.relations.guided import Guided
 from nearfar.relations.labels import Aligned, Labels
-from nearfar.relations.masks import Mask, Rows
+from nearfar.relations.masks import Classes, Mask, Rows
 from nearfar.relations.pair import BoundRelation, Pair, Relation
 
-__all__ = ["Aligned", "BoundRelation", "Guided", "Labels", "Mask", "Pair", "Relation", "Rows"]
+__all__ = ["Aligned", "BoundRelation", "Classes", "Guided", "Labels", "Mask", "Pair", "Relation", "Rows"]

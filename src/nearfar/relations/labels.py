@@ -10,6 +10,7 @@ from nearfar._arrays import (
     Array,
     Namespace,
     arange,
+    extremes,
     integers,
     put_columns,
     where,
@@ -34,7 +35,7 @@ class Labels:
     ignore: int | str | None = None
     ignore_references: bool = True
 
-    def _codes(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Array, Array, int | None]:
+    def codes(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Array, Array, int | None]:
         """Integer labels of both sides and the ignored one; strings of both sides share one code book."""
         if (references is None) != (self.reference_labels is None):
             missing = "references" if references is None else "reference_labels"
@@ -53,7 +54,7 @@ class Labels:
         self, xp: Namespace, anchors: Array, references: Array | None
     ) -> tuple[Labels, Array | None, Array | None]:
         """Leave out the items of the ignored label."""
-        own, other, ignore = self._codes(xp, anchors, references)
+        own, other, ignore = self.codes(xp, anchors, references)
         if ignore is None:
             return Labels(own, None if references is None else other), None, None
         rows = xp.nonzero(own != ignore)[0]
@@ -66,7 +67,7 @@ class Labels:
 
     def bind(self, xp: Namespace, anchors: Array, references: Array | None) -> BoundLabels:
         """Tie the labels to a table."""
-        own, other, _ = self._codes(xp, anchors, references)
+        own, other, _ = self.codes(xp, anchors, references)
         return BoundLabels(xp, own, other, references is None, anchors)
 
 
@@ -85,13 +86,16 @@ class BoundLabels:
         self, xp: Namespace, own: Array, other: Array, is_self: bool, like: Array, aligned: bool = False
     ) -> None:
         self.xp, self.own, self.is_self, self.like, self.aligned = xp, own, is_self, like, aligned
+        self.other = other
         self.order = xp.argsort(other, stable=True)
         ordered = other[self.order]
         self.first = xp.searchsorted(ordered, own, side="left")
         self.same = xp.searchsorted(ordered, own, side="right") - self.first
         self.positives = self.same - 1 if is_self else self.same
         self.negatives = other.shape[0] - self.same
-        self.longest = int(xp.max(self.same)) if own.shape[0] and other.shape[0] else 0
+        self.shortest, self.longest = 0, 0
+        if own.shape[0] and other.shape[0]:
+            self.shortest, self.longest = (int(count) for count in extremes(xp, self.same))
 
     @cached_property
     def totals(self) -> tuple[Array, Array]:
@@ -114,15 +118,20 @@ class LabelPair(Pair):
         self.positive_count = xp.astype(bound.positives[rows, None], bound.like.dtype)
         self.negative_count = xp.astype(bound.negatives[rows, None], bound.like.dtype)
         first, self._same = bound.first[rows, None], bound.same[rows, None]
-        place = arange(xp, bound.longest, bound.own)[None, :]
-        inside = place < self._same
-        # Padding repeats the first of the class; a class without references points at column 0.
-        if not bound.is_self:
-            first = xp.where(self._same > 0, first, xp.zeros_like(first))
-        self.index = bound.order[xp.where(inside, first + place, first)] if bound.longest else first + place
+        place = first + arange(xp, bound.longest, bound.own)[None, :]
+        inside = None
+        if bound.shortest < bound.longest:
+            inside = place < first + self._same
+            # Padding repeats the first of the class; a class without references points at column 0.
+            if not bound.is_self:
+                first = xp.where(self._same > 0, first, xp.zeros_like(first))
+            place = xp.where(inside, place, first)
+        self.index = bound.order[place] if bound.longest else place
         if bound.is_self:
-            inside = inside & (self.index != arange(xp, bound.own.shape[0], bound.own)[rows, None])
-        self.weight = xp.astype(inside, bound.like.dtype)
+            others = self.index != arange(xp, bound.own.shape[0], bound.own)[rows, None]
+            inside = others if inside is None else inside & others
+        self.weight = xp.ones_like(place) if inside is None else inside
+        self.weight = xp.astype(self.weight, bound.like.dtype)
 
     @cached_property
     def positive_total(self) -> Array:
@@ -136,7 +145,7 @@ class LabelPair(Pair):
 
     def negatives(self, table: Array, otherwise: float) -> Array:
         """Another number at the list."""
-        if self._is_self:
+        if self._is_self or self._bound.shortest:
             return put_columns(table, self.index, otherwise)
         here = where(self.xp, self._same == 0, self.take(table), otherwise)
         return put_columns(table, self.index, here)
@@ -169,8 +178,13 @@ class Aligned:
 
     def bind(self, xp: Namespace, anchors: Array, references: Array | None) -> BoundLabels:
         """Tie to a table whose two sides have as many rows."""
+        own, other, _ = self.codes(xp, anchors, references)
+        return BoundLabels(xp, own, other, False, anchors, aligned=True)
+
+    def codes(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Array, Array, None]:
+        """The places of the rows as labels of both sides."""
         if references is None or references.shape[0] != anchors.shape[0]:
             got = "no references" if references is None else f"{anchors.shape[0]} and {references.shape[0]}"
             raise ShapeError(f"expected as many references as anchors, got {got}; align the two batches row by row")
         index = arange(xp, anchors.shape[0], anchors)
-        return BoundLabels(xp, index, index, False, anchors, aligned=True)
+        return index, index, None

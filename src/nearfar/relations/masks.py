@@ -8,12 +8,14 @@ from typing import Any
 from nearfar._arrays import (
     Array,
     Namespace,
+    arange,
     as_like,
     take_columns,
     times,
     where,
 )
 from nearfar._errors import ShapeError
+from nearfar.relations.labels import BoundLabels
 from nearfar.relations.pair import Pair
 
 
@@ -65,6 +67,10 @@ class Mask:
 
     def bind(self, xp: Namespace, anchors: Array, references: Array | None) -> BoundMask:
         """Tie the mask to a table."""
+        return BoundMask(xp, *self.weights(xp, anchors, references))
+
+    def weights(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Array, Array]:
+        """Weights of all pairs as positives and as negatives; an item with itself is neither."""
         is_self = references is None
         shape = (anchors.shape[0], (anchors if references is None else references).shape[0])
         positive = as_like(xp, self.positive, anchors, anchors.dtype)
@@ -79,9 +85,9 @@ class Mask:
                     "mark every pair of the table"
                 )
         if is_self:
-            keep = 1 - xp.eye(shape[0], dtype=anchors.dtype, device=positive.device)
+            keep = 1 - xp.eye(shape[0], dtype=anchors.dtype, device=getattr(positive, "device", None))
             positive, negative = positive * keep, negative * keep
-        return BoundMask(xp, positive, negative)
+        return positive, negative
 
 
 class BoundMask:
@@ -111,6 +117,11 @@ class Rows:
 
     def strip_of(self, xp: Namespace, table: Array) -> Pair:
         """The relation on the whole table of anchors × k."""
+        positive, negative = self.weights(xp, table)
+        return _MaskPair(xp, positive, negative, _totals(xp, positive, negative))
+
+    def weights(self, xp: Namespace, table: Array) -> tuple[Array, Array]:
+        """Weights of all pairs as positives and as negatives."""
         positive = as_like(xp, self.positive, table, table.dtype)
         negative = as_like(xp, self.negative, table, table.dtype)
         if tuple(positive.shape) != tuple(table.shape) or tuple(negative.shape) != tuple(table.shape):
@@ -118,7 +129,31 @@ class Rows:
                 f"expected one answer for each of {tuple(table.shape)} pairs, got {tuple(positive.shape)}; "
                 "give one 0/1 label a row"
             )
-        return _MaskPair(xp, positive, negative, _totals(xp, positive, negative))
+        return positive, negative
+
+
+class Classes(Rows):
+    """Column c of the table is class c, and each anchor has one: a list of one positive, no mask.
+
+    Args:
+        own: Column of each anchor, int64; one that is no column has no positive.
+    """
+
+    own: Array
+
+    def __init__(self, own: Array) -> None:
+        object.__setattr__(self, "own", own)
+
+    def strip_of(self, xp: Namespace, table: Array) -> Pair:
+        """As labels of both sides."""
+        own = as_like(xp, self.own, table, xp.int64)
+        return BoundLabels(xp, own, arange(xp, table.shape[1], table), False, table).strip(0, table.shape[0])
+
+    def weights(self, xp: Namespace, table: Array) -> tuple[Array, Array]:
+        """Where weights are asked for one by one."""
+        own = as_like(xp, self.own, table, xp.int64)
+        right = own[:, None] == arange(xp, table.shape[1], table)[None, :]
+        return xp.astype(right, table.dtype), xp.astype(~right, table.dtype)
 
 
 def _totals(xp: Namespace, positive: Array, negative: Array) -> tuple[Array, Array]:

@@ -26,7 +26,7 @@ class WholePair(Pair):
         self.negative_count = xp.sum(negative, axis=1, keepdims=True)
 
     @cached_property
-    def index(self) -> Array:  # type: ignore[override]
+    def index(self) -> Array:
         """All columns."""
         rows, columns = self.weight.shape
         return self.xp.broadcast_to(arange(self.xp, columns, self.weight)[None, :], (rows, columns))

@@ -10,7 +10,8 @@ import torch
 
 from nearfar._arrays import narrow
 from nearfar._errors import InputError
-from nearfar.engine import Outcome
+from nearfar.engine import Outcome, Task
+from nearfar.torch import _small
 from nearfar.torch._learned import Learned
 
 Run = Callable[[bool, "torch.Tensor | None"], Outcome]
@@ -83,6 +84,15 @@ def exactly(tensor: torch.Tensor) -> Iterator[None]:
     """Without autocast, which would make the products of a float32 table in bfloat16, and without a graph."""
     with torch.no_grad(), torch.autocast(tensor.device.type, enabled=False):
         yield
+
+
+def outcome_of(task: Task, rows: int | None, gradient: bool, upstream: torch.Tensor | None) -> Outcome:
+    """What a task gives: small tables by NumPy, others by torch."""
+    small = _small.fits(task, rows)
+    if small and not torch.is_autocast_enabled("cpu"):
+        return _small.run(task, gradient, upstream)
+    with exactly(task.anchors):
+        return _small.run(task, gradient, upstream) if small else task.run(rows, gradient, upstream)
 
 
 def apply(

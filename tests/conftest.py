@@ -20,3 +20,10 @@ def gallery():
     """9 references of 5 features; one class is only here, one of the batch's is missing."""
     rng = np.random.default_rng(77)
     return 0.7 * rng.normal(size=(9, 5)), np.array([0, 7, 3, 11, 0, 3, 0, 7, 11])
+
+
+@pytest.fixture(autouse=True)
+def small_tables_by_torch(request, monkeypatch):
+    """Small tables of tensors are run by NumPy: here they are not, so that the tests of torch test torch."""
+    if request.node.get_closest_marker("small") is None:
+        monkeypatch.setattr("nearfar.torch._small.PAIRS", -1)

@@ -9,5 +9,18 @@ from nearfar.relations.guided import Guided
 from nearfar.relations.labels import Aligned, Labels
 from nearfar.relations.masks import Classes, Mask, Rows
 from nearfar.relations.pair import BoundRelation, Pair, Relation
+from nearfar.relations.weighed import MultiLabels, Pairwise
 
-__all__ = ["Aligned", "BoundRelation", "Classes", "Guided", "Labels", "Mask", "Pair", "Relation", "Rows"]
+__all__ = [
+    "Aligned",
+    "BoundRelation",
+    "Classes",
+    "Guided",
+    "Labels",
+    "Mask",
+    "MultiLabels",
+    "Pair",
+    "Pairwise",
+    "Relation",
+    "Rows",
+]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from nearfar._arrays import (
@@ -19,12 +21,13 @@ from nearfar.relations.labels import BoundLabels
 from nearfar.relations.pair import Pair
 
 
-class _MaskPair(Pair):
-    """A strip of weights given one by one."""
+class MaskPair(Pair):
+    """A strip of weights given one by one; ``totals`` gives the weights of the whole table to the losses that ask."""
 
-    def __init__(self, xp: Namespace, positive: Array, negative: Array, totals: tuple[Array, Array]) -> None:
-        self.xp, self._positive, self._negative = xp, positive, negative
-        self.positive_total, self.negative_total = totals
+    def __init__(
+        self, xp: Namespace, positive: Array, negative: Array, totals: Callable[[], tuple[Array, Array]]
+    ) -> None:
+        self.xp, self._positive, self._negative, self._totals = xp, positive, negative, totals
         self.positive_count = xp.sum(positive, axis=1, keepdims=True)
         self.negative_count = xp.sum(negative, axis=1, keepdims=True)
         order = xp.argsort(xp.astype(positive != 0, xp.int8), axis=1, descending=True, stable=True)
@@ -32,16 +35,30 @@ class _MaskPair(Pair):
         self.index = order[:, : int(xp.max(lengths)) if positive.shape[0] else 0]
         self.weight = take_columns(xp, positive, self.index)
 
+    @cached_property
+    def positive_total(self) -> Array:
+        """Of the whole table."""
+        return self._totals()[0]
+
+    @cached_property
+    def negative_total(self) -> Array:
+        """Of the whole table."""
+        return self._totals()[1]
+
     def negatives(self, table: Array, otherwise: float) -> Array:
+        """Another number where there is no negative."""
         return where(self.xp, self._negative != 0, table, otherwise)
 
     def weigh(self, table: Array) -> Array:
+        """Times the weights."""
         return times(self.xp, self._negative, table)
 
     def negative_logits(self, logits: Array) -> Array:
+        """Plus the log of the weights; −inf where there is no negative."""
         return self._weighed(logits, self._negative)
 
     def valid_logits(self, logits: Array) -> Array:
+        """Plus the log of the weights; −inf where there is no pair."""
         return self._weighed(logits, self._positive + self._negative)
 
     def _weighed(self, logits: Array, weight: Array) -> Array:
@@ -100,7 +117,7 @@ class BoundMask:
     def strip(self, start: int, stop: int) -> Pair:
         """Cut the rows of the strip."""
         rows = slice(start, stop)
-        return _MaskPair(self.xp, self.positive[rows], self.negative[rows], self.totals)
+        return MaskPair(self.xp, self.positive[rows], self.negative[rows], lambda: self.totals)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +135,8 @@ class Rows:
     def strip_of(self, xp: Namespace, table: Array) -> Pair:
         """The relation on the whole table of anchors × k."""
         positive, negative = self.weights(xp, table)
-        return _MaskPair(xp, positive, negative, _totals(xp, positive, negative))
+        totals = _totals(xp, positive, negative)
+        return MaskPair(xp, positive, negative, lambda: totals)
 
     def weights(self, xp: Namespace, table: Array) -> tuple[Array, Array]:
         """Weights of all pairs as positives and as negatives."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import families
 import nearfar as nf
 import oracles
 from cases import (
@@ -27,64 +28,20 @@ from cases import (
     steepness,
     table_scale,
 )
+from nearfar.testing.batches import (
+    BAD,
+    BAD_LABELS,
+    BATCHES,
+    GEOMETRY,
+    LABELS,
+    MAGNITUDE,
+    SAME_LABELS,
+    SIZES,
+    X,
+    Y,
+)
 
-RNG = np.random.default_rng(41)
-X = RNG.normal(size=(8, 4))
-Y = np.array([0, 0, 1, 1, 2, 2, 3, 3])
 COMPUTE = {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"}
-
-
-def clustered(spread, offset=0.0):
-    centre = np.random.default_rng(5).normal(size=(4, 4))
-    return centre[Y] + spread * X + offset
-
-
-def patched(rows, value):
-    x = X.copy()
-    x[rows] = value
-    return x
-
-
-SIZES = {
-    "empty": (np.zeros((0, 4)), []),
-    "one": (X[:1], [0]),
-    "two same": (X[:2], [0, 0]),
-    "two different": (X[:2], [0, 1]),
-    "pair and singleton": (X[:3], [0, 0, 1]),
-    "one feature": (X[:, :1], Y),
-    "8192 features": (np.random.default_rng(1).normal(size=(6, 8192)) / 90, [0, 0, 1, 1, 2, 2]),
-}
-LABELS = {
-    "one class": (X, [0] * 8),
-    "all singletons": (X, list(range(8))),
-    "one singleton": (X, [0, 0, 0, 1, 1, 1, 1, 2]),
-    "8 to 1": (np.concatenate([X, X[:1] + 1]), [0] * 8 + [1]),
-    "two classes": (X, Y % 2),
-    "one pair among 62": (np.random.default_rng(2).normal(size=(64, 3)), [0, 0, *range(1, 63)]),
-}
-GEOMETRY = {
-    "positives duplicated": (X[[0, 0, 2, 2, 4, 4, 6, 6]], Y),
-    "negatives duplicated": (X[[0, 1, 0, 1, 4, 5, 4, 5]], Y),
-    "all identical": (X[[3] * 8], Y),
-    "antipodal": (np.concatenate([X[:4], -X[:4]]), [0, 1, 2, 3, 0, 1, 2, 3]),
-    "collinear": (np.outer([1, 2.3, 3.1, 5.7, -1.4, -2.9, 4.2, 7.9], X[0]), Y),
-    "spread 1e-2": (clustered(1e-2), Y),
-    "spread 1e-4": (clustered(1e-4), Y),
-    "spread 1e-6": (clustered(1e-6), Y),
-    "offset 1e3": (clustered(0.3, 1e3), Y),
-    "offset 1e6": (clustered(0.3, 1e6), Y),
-}
-MAGNITUDE = {
-    "a zero row": (patched(2, 0.0), Y),
-    "two zero rows, one class": (patched([2, 3], 0.0), Y),
-    "all zero": (np.zeros((8, 4)), Y),
-    "minus zero": (patched([1, 4], -0.0), Y),
-    **{f"scale {s:g}": (s * X, Y) for s in (1e-42, 1e-38, 1e-30, 1e-20, 1e-8, 1e4, 1e10, 1e19, 1e30)},
-    "largest": (X / np.abs(X).max() * 1e308, Y),
-    "one huge row": (np.where(np.arange(8)[:, None] == 3, 1e19, 1e-6) * X, Y),
-    "cancelling rows": (np.stack([1e4 * X[:, 0], -1e4 * X[:, 0], X[:, 1], X[:, 2]], axis=1), Y),
-}
-BATCHES = SIZES | LABELS | GEOMETRY | MAGNITUDE
 
 every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
 cells = pytest.mark.parametrize(("framework", "dtype"), CELLS, ids=["-".join(c) for c in CELLS])
@@ -101,7 +58,7 @@ def _represented(loss, x, dtype):
         return False
     if len(x) < 2:
         return True
-    lifted = isinstance(loss, nf.LiftedStructureLoss)  # It squares what it sums.
+    lifted = isinstance(loss, nf.LiftedStructureLoss | nf.ChopraLoss)  # They square what they sum.
     top = np.float64(table_scale(loss, x)) ** (2 if lifted else max(getattr(loss, "powers", (1,))))
     if isinstance(loss.measure, nf.Euclidean | nf.Manhattan) and not isinstance(loss.measure, nf.CosineDistance):
         top = max(top, np.abs(x).max(initial=0.0) * x.shape[1] * 4)
@@ -118,7 +75,10 @@ def _undecidable(loss, x, dtype):
     mining, size = getattr(loss, "mining", "all"), np.abs(x).max(initial=0.0)
     if type(loss.measure) is nf.SquaredEuclidean and (mining != "all" or 1 in getattr(loss, "powers", ())):
         return size > 0 and size**2 < np.finfo(COMPUTE[dtype]).smallest_normal / EPS[COMPUTE[dtype]]
-    tied = mining == "semihard" and isinstance(loss.measure, nf.CosineDistance)
+    if type(loss) is nf.TupletMarginLoss and len(x) > 1:
+        # Near an angle of π, where a positive has no direction to go, the sine is known to the root of the rounding.
+        return 2 - np.max(oracles.table(loss, x.tolist())) < 4 * EPS[COMPUTE[dtype]] ** 0.5
+    tied = "semihard" in mining and isinstance(loss.measure, nf.CosineDistance)
     return tied and len(x) > 1 and np.linalg.matrix_rank(x, tol=1e-5 * size) == 1
 
 
@@ -165,7 +125,7 @@ def _gradient_noise(loss, dtype, x, true):
     """
     eps, temperature = EPS[COMPUTE[dtype]], 1 / steepness(loss, x)
     smooth = loss.kind == "similarity" or getattr(loss, "soft", False)
-    smooth = smooth or isinstance(loss, nf.NCALoss | nf.LiftedStructureLoss)
+    smooth = smooth or isinstance(loss, (nf.NCALoss, nf.LiftedStructureLoss, *families.SMOOTH))
     steep = 1 + table_scale(loss, x) if smooth else 1.0
     noise = 128 * eps * steep * _near_a_node(loss, x) * np.abs(true).max(initial=0.0)
     if is_logits(loss, None):
@@ -178,7 +138,7 @@ def _gradient_noise(loss, dtype, x, true):
         return 128 * eps * (1 + 1 / temperature) / temperature * lever + out_of_range / temperature + turn
     if isinstance(loss.measure, nf.Dot):
         return noise + min(1.0, 64 * eps * (1 + table_scale(loss, x))) * np.abs(x).max(initial=0.0) / temperature
-    if type(loss) is nf.NCALoss:
+    if isinstance(loss, nf.NCALoss | nf.ProxyNCALoss):
         lever = 4 * np.abs(x).max(initial=0.0) if type(loss.measure) is nf.SquaredEuclidean else 1.0
         return noise + min(1.0, 64 * eps * (1 + table_scale(loss, x))) * lever / temperature
     return noise
@@ -196,7 +156,7 @@ def _near_a_node(loss, x):
 
 def _turn(loss, x, eps):
     """What rounding of the unit rows may turn a pair's direction by, which counts where a margin acts on its angle."""
-    if type(loss) is not nf.ArcFaceLoss or len(x) < 2:
+    if not isinstance(loss, (nf.ArcFaceLoss, *families.ON_ANGLES)) or len(x) < 2:
         return 0.0
     angle = np.sqrt(2 * np.array(oracles.table(loss, x.tolist())))
     return min(2.0, 64 * eps / angle[angle > 0].min(initial=2.0))
@@ -248,14 +208,6 @@ def test_the_verdict_can_be_wrong():
 
 
 # ------------------------------------------------------------ bad values
-
-BAD = {
-    "one NaN": (patched((1, 2), np.nan), Y),
-    "one Inf": (patched((1, 2), np.inf), Y),
-    "one -Inf": (patched((4, 0), -np.inf), Y),
-    "a row of NaN": (patched(6, np.nan), Y),
-    "NaN in a singleton": (patched((7, 0), np.nan), [0, 0, 1, 1, 2, 2, 3, 4]),
-}
 
 
 @every_loss
@@ -314,16 +266,7 @@ def test_nothing_to_learn_is_zero_on_the_graph(loss):
 
 
 FINE_LABELS = {
-    **{t: np.array(Y, dtype=t) for t in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
-    "list": Y.tolist(),
-    "tuple": tuple(Y.tolist()),
-    "strings": [f"class {c}" for c in Y],
-    "objects": np.array([f"class {c}" for c in Y], dtype=object),
-    "bytes": np.array([b"a", b"b", b"c", b"d"])[Y],
-    "2^62": 2**62 + Y.astype(np.int64),
-    "negative": -1 - Y,
-    "big-endian": Y.astype(">i4"),
-    "strided": np.repeat(Y, 3)[::3],
+    **SAME_LABELS,
     "torch uint8": torch.tensor(Y, dtype=torch.uint8),
     "torch int16": torch.tensor(Y, dtype=torch.int16),
     "torch strided": torch.tensor(np.repeat(Y, 3))[::3],
@@ -350,23 +293,6 @@ def test_boolean_labels():
             x = array(X, framework, "float64")
             assert call(loss, x, Y % 2 == 0)[0] == call(loss, x, 1 - Y % 2)[0]
         assert call(loss, x, torch.tensor(Y % 2 == 0))[0] == call(loss, x, 1 - Y % 2)[0]
-
-
-BAD_LABELS = {
-    "floats": Y.astype(float),
-    "integral floats > 2^24": 2.0**30 + Y,
-    "NaN": np.array([0, 0, 1, 1, np.nan, 2, 3, 3]),
-    "complex": Y.astype(complex),
-    "a column": Y[:, None],
-    "too few": Y[:7],
-    "too many": np.r_[Y, 1],
-    "none": None,
-    "a scalar": 3,
-    "a word": "labels",
-    "dates": Y.astype("datetime64[D]"),
-    "ragged": [[0], [0, 1], 1, 1, 2, 2, 3, 3],
-    "one-hot": np.eye(4)[Y],
-}
 
 
 @every_loss
@@ -451,7 +377,7 @@ def test_margins_powers_and_mining():
         with pytest.raises(nf.InputError, match="powers"):
             nf.ContrastiveLoss(powers=bad)
     with pytest.raises(nf.InputError, match="mining"):
-        nf.TripletLoss(mining="easy")
+        nf.TripletLoss(mining="easiest")
     with pytest.raises(nf.InputError, match="active_only"):
         nf.TripletLoss(soft=True, active_only=True)
     for margin in (0.0, -0.3):

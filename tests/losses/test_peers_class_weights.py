@@ -401,6 +401,31 @@ def test_weights_at_the_embeddings_and_against_them(framework):
                 assert np.abs(np.diag(plain(g))).max() == 0
 
 
+@frameworks
+@pytest.mark.parametrize("margin", [2.0, 2.5, 4.0])
+def test_sphere_face_at_both_ends(margin, framework):
+    """At angles 0 and π, and a rounding beside them, the gradient stays within m / τ over the norm."""
+    rows = W / np.linalg.norm(W, axis=1, keepdims=True)
+    for x in (rows, -rows, rows * (1 + 1e-15), -rows * np.float64(0.3) / 0.3, -rows + 1e-15):
+        loss = nf.SphereFaceLoss(margin=margin, temperature=0.5)
+        value, (g, _) = loss.value_and_grad(
+            array(x, framework, "float64"), np.arange(CLASSES), class_weights=array(W, framework, "float64")
+        )
+        assert np.isfinite(float(value))
+        assert np.linalg.norm(plain(g), axis=1).max() * CLASSES <= (margin + 1) / 0.5
+
+
+@frameworks
+def test_one_class_has_no_other_proxy(framework):
+    """Nothing is left of ProxyNCA's sum without the own proxy: the value is 0; cross-entropy of one class is 0."""
+    x, w = array(X, framework, "float64"), array(W[:1], framework, "float64")
+    for include_own in (False, True):
+        loss = nf.ProxyNCALoss(include_own=include_own)
+        value, gradients = loss.value_and_grad(x, np.zeros(len(X), int), class_weights=w)
+        assert float(value) == pytest.approx(0, abs=1e-15)
+        assert all(np.abs(plain(g)).max() <= 1e-15 for g in gradients)
+
+
 def test_sphere_face_target_falls_without_a_step():
     """ψ is continuous and falls from angle 0 to π, for margins that are no whole numbers too."""
     for margin in (1.0, 1.5, 3.3, 4.0):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import families
 import nearfar as nf
 from cases import CASES, is_logits, labels_for
 from nearfar.engine import Strips
@@ -119,6 +120,8 @@ def by_mask(loss, x, y, past, past_labels, live=True):
 @pytest.mark.parametrize("loss", PAIRWISE.values(), ids=PAIRWISE)
 @pytest.mark.parametrize("live", [True, False], ids=["live", "detached"])
 def test_with_batch_leaves_out_self_and_nothing_else(loss, live, batch, gallery):
+    if isinstance(loss, families.LABELS_ONLY):
+        pytest.skip("a mask, to compare with, is refused by name")
     x, y = torch.tensor(batch[0]), torch.as_tensor(labels_for(loss, *batch))
     queue = EmbeddingQueue(8, 5, dtype=torch.float64)
     queue.add(torch.tensor(gallery[0]), torch.tensor(gallery[1]))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
+from nearfar import _tape
 from nearfar._arrays import (
     Array,
     Namespace,
     expect_matrix,
+    is_jax,
     is_torch,
     namespace,
     narrow,
@@ -150,7 +152,11 @@ class PairLoss:
         def ready() -> Ready:
             return self._ready(self._given(embeddings, labels, *options), engine)
 
-        if group is None:
+        if is_jax(embeddings):
+            from nearfar.jax._call import outcome_of as traced
+
+            outcome = traced(*ready(), group)
+        elif group is None:
             _, task, rows = ready()
             outcome = _run(task, rows, gradient=True)
         else:
@@ -242,11 +248,18 @@ class PairLoss:
         def ready() -> Ready:
             return self._ready(given(), engine)
 
-        if group is not None:
+        # A str or a tuple names axes of JAX.
+        if group is not None and not isinstance(group, str | tuple):
             from nearfar.torch.ranks import value_of
 
             return value_of(self, ready, group)
         called, task, rows = ready()
+        if is_jax(called.anchors):
+            from nearfar.jax._call import apply as traced
+
+            return traced(called, task, rows, group, per_anchor)
+        if group is not None:
+            raise InputError(f"expected a group of torch.distributed, got {group!r}; an axis is for JAX arrays")
 
         def run(gradient: bool, upstream: Array | None) -> Outcome:
             return _run(task, rows, gradient, upstream)
@@ -258,6 +271,8 @@ class PairLoss:
             hyper = learned(self)
             task = hyper.asked_of(task)
             return apply(run, called.anchors, called.references, per_anchor, hyper)
+        if isinstance(called.anchors, _tape.Watched):
+            return _tape.apply(run, called.anchors, called.references, per_anchor)
         outcome = run(False, None)
         return narrow(outcome.per_anchor if per_anchor else outcome.value, called.anchors)
 
@@ -285,7 +300,6 @@ def _run(task: Task, rows: int | None, gradient: bool, upstream: Array | None = 
     """Run in the precision of the arrays, whatever the caller's framework would lower it to."""
     if not is_torch(task.anchors):
         return task.run(rows, gradient, upstream)
-    from nearfar.torch._autograd import exactly
+    from nearfar.torch._autograd import outcome_of
 
-    with exactly(task.anchors):
-        return task.run(rows, gradient, upstream)
+    return outcome_of(task, rows, gradient, upstream)

@@ -14,7 +14,7 @@ from nearfar.losses.base import PairLoss
 from nearfar.losses.inputs import given_measures, given_pairs
 from nearfar.losses.softmax import check_temperature, logit, with_positives
 from nearfar.measures import Dot, Similarity
-from nearfar.relations import Labels, Pair, Relation, Rows
+from nearfar.relations import Classes, Labels, Pair, Relation, Rows
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,9 @@ class CrossEntropyLoss(PairLoss):
         own = integers(xp, labels, "labels", embeddings, {})
         if own.shape[0] != embeddings.shape[0]:
             raise ShapeError(f"expected {embeddings.shape[0]} labels, got {own.shape[0]}; give one label an item")
-        right = own[:, None] == arange(xp, embeddings.shape[1], embeddings)[None, :]
         if ignore_label is not None:
-            right = right & (own != ignore_label)[:, None]
-        return None, Rows(right, ~right)
+            own = xp.where(own != ignore_label, own, -xp.ones_like(own))
+        return None, Classes(own)
 
 
 def classes_of(

@@ -66,6 +66,11 @@ class MarginLoss(PairLoss):
             raise InputError(f"expected a finite beta, got {self.beta}; give the distance that parts like from unlike")
 
     @property
+    def in_parts(self) -> bool:
+        """Not where the mean waits for the pairs above 0."""
+        return not self.active_only
+
+    @property
     def reach(self) -> float:
         """Negatives rest beyond the boundary and its margin."""
         return self.beta + self.margin

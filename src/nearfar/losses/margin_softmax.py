@@ -1,19 +1,21 @@
-"""Softmax over classes with a margin: the own class must win by an angle."""
+"""Softmax over classes with a margin: the own class must win by an angle, or by a cosine."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from nearfar._arrays import Array, Namespace, namespace, where
+from nearfar._arrays import Array, Namespace
 from nearfar._errors import InputError
 from nearfar.engine.rules import pooled
+from nearfar.losses.angles import check_angle, cosine_logit, turned
 from nearfar.losses.base import PairLoss
-from nearfar.losses.entropy import classes_of, own_among_all
+from nearfar.losses.class_rows import class_rows
+from nearfar.losses.entropy import own_among_all
 from nearfar.losses.softmax import check_temperature, logit
-from nearfar.measures import CosineDistance
-from nearfar.relations import Pair, Relation, Rows
+from nearfar.measures import Cosine, CosineDistance, Similarity
+from nearfar.relations import Pair
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,12 @@ class ArcFaceLoss(PairLoss):
 
     kind: ClassVar[str] = "distance"
     has_class_weights: ClassVar[bool] = True
+    _table = class_rows
 
     def check(self) -> None:
         """Temperature, margin and measure."""
         check_temperature(self.temperature)
-        if not 0 <= self.margin < math.pi:
-            raise InputError(f"expected margin in [0, π), got {self.margin}; give it in radians, for example 0.5")
-        if not isinstance(self.measure, CosineDistance):
-            raise InputError(
-                f"expected measure of ArcFaceLoss to be CosineDistance(), got {type(self.measure).__name__}; "
-                "the margin is an angle"
-            )
+        check_angle(self, self.margin)
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """LSE over the classes, the own with its margin, minus the own."""
@@ -83,40 +80,72 @@ class ArcFaceLoss(PairLoss):
 
     def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
         """The cosine's logit."""
-        s *= -1
-        s += 1
-        z, slope = logit(s, self.temperature)
-        return z, -slope
+        return cosine_logit(s, self.temperature)
 
     def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
         """The own class, with its margin, among all."""
-        target, slope = self._with_margin(xp, positive)
+        target, slope = turned(xp, positive, self.margin)
         loss, by_pool, by_logit = own_among_all(xp, target / self.temperature, pool, pair)
         return loss, by_pool, by_logit * slope / self.temperature
 
-    def _with_margin(self, xp: Namespace, d: Array) -> tuple[Array, Array]:
-        """ψ and its derivative by the distance."""
-        cos_m, sin_m = math.cos(self.margin), math.sin(self.margin)
-        cosine = 1 - d
-        square = d * (2 - d)
-        apart = square > 0
-        sine = xp.sqrt(where(xp, apart, square, 0.0))
-        turn = where(xp, apart, cosine / where(xp, apart, sine, 1.0), 0.0)
-        inside = ~(cosine <= -cos_m)
-        value = xp.where(inside, cosine * cos_m - sine * sin_m, cosine - self.margin * sin_m)
-        return value, where(xp, inside, -cos_m - turn * sin_m, -1.0)
 
-    def _table(
-        self,
-        embeddings: Array,
-        labels: Any,
-        references: Array | None,
-        reference_labels: Any,
-        class_weights: Array | None,
-        ignore_label: int | str | None,
-    ) -> tuple[Array | None, Relation | Rows]:
-        """Class weights are the references."""
-        if class_weights is None:
-            return super()._table(embeddings, labels, references, reference_labels, None, ignore_label)
-        xp = namespace(embeddings=embeddings, class_weights=class_weights)
-        return class_weights, classes_of(xp, labels, references, class_weights, ignore_label)
+@dataclass(frozen=True)
+class CosFaceLoss(PairLoss):
+    r"""CosFace (Wang 2018), also AM-Softmax: cross-entropy over classes, with a margin on the own class's cosine.
+
+    .. math::
+        \ell_i = \log \Big( e^{(s_{i y_i} - m) / \tau} + \sum_{c \neq y_i} e^{s_{ic} / \tau} \Big)
+        - (s_{i y_i} - m) / \tau
+
+    ``loss(embeddings, labels, class_weights=W)`` takes one row of ``W`` a class; an item whose label is no class
+    counts for nothing. Without class weights the references (or the batch itself) take their place, with the margin
+    on every positive. At m = 0 it is the normalised softmax, ``CrossEntropyLoss(temperature, measure=Cosine())``.
+
+    Args:
+        margin: :math:`m \geq 0`, in the unit of the similarity.
+        temperature: :math:`\tau > 0`; one over the paper's scale s.
+        measure: A similarity; the cosine in the paper.
+
+    Raises:
+        InputError: A margin below 0, a temperature that is not positive, or a distance as measure.
+
+    Example:
+        >>> import numpy as np
+        >>> import nearfar as nf
+        >>> x, weights = np.array([[0.8, 0.6], [0.6, 0.8]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> float(nf.CosFaceLoss(margin=0.2, temperature=0.5)(x, [0, 1], class_weights=weights).round(4))
+        0.6931
+
+    Memory: a strip of the table.
+
+    References:
+        Wang H. et al., "CosFace: Large Margin Cosine Loss for Deep Face Recognition", CVPR 2018 (arXiv 1801.09414);
+        Wang F. et al., "Additive Margin Softmax for Face Verification", 2018 (arXiv 1801.05599; scale 30).
+    """
+
+    margin: float = 0.35
+    temperature: float = 1 / 64
+    measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
+
+    kind: ClassVar[str] = "similarity"
+    has_class_weights: ClassVar[bool] = True
+    _table = class_rows
+
+    def check(self) -> None:
+        """Temperature and margin."""
+        check_temperature(self.temperature)
+        if not 0 <= self.margin < math.inf:
+            raise InputError(f"expected margin >= 0, got {self.margin}; 0.35 in the paper")
+
+    def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
+        """LSE over the classes, the own with its margin, minus the own."""
+        return pooled(self, xp, s, pair)
+
+    def exponent(self, xp: Namespace, s: Array) -> tuple[Array, float]:
+        """The logit."""
+        return logit(s, self.temperature)
+
+    def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
+        """The own class, with its margin, among all."""
+        loss, by_pool, by_logit = own_among_all(xp, (positive - self.margin) / self.temperature, pool, pair)
+        return loss, by_pool, by_logit / self.temperature

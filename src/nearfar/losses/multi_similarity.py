@@ -85,6 +85,11 @@ class MultiSimilarityLoss(PairLoss):
         return pooled_tiles(self, xp, bound, sides) if self.epsilon is None else None
 
     @property
+    def in_parts(self) -> bool:
+        """Not with mining, which looks at an anchor's whole row first."""
+        return self.epsilon is None
+
+    @property
     def linear(self) -> float:
         """β."""
         return self.beta

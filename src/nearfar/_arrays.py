@@ -7,6 +7,7 @@ array-api-compat) and calls the few functions below where the standard has no wo
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Hashable
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
@@ -20,6 +21,10 @@ from nearfar._errors import BackendError, ShapeError
 Array: TypeAlias = Any
 Namespace: TypeAlias = Any
 Carry = TypeVar("Carry")
+
+# What each class is, found once; torch.compile reads a dict, but not functools.cache.
+_TENSOR: dict[type, bool] = {}
+_TRACED: dict[type, bool] = {}
 
 
 class _Widest:
@@ -42,6 +47,9 @@ class _Widest:
 def namespace(**arrays: Array) -> Namespace:
     """The array namespace shared by all arguments, which must be floating and of one dtype and device."""
     present = {name: a for name, a in arrays.items() if a is not None}
+    if compiling():
+        # The look-ups below cannot be read; nearfar.torch._compiled checks what it is given.
+        return sys.modules["array_api_compat.torch"]
     quick = _quick_namespace(list(present.values()))
     if quick is not None:
         return quick
@@ -101,23 +109,31 @@ def expect_matrix(name: str, a: Array) -> None:
 
 def is_torch(a: Array) -> bool:
     """Whether ``a`` is a PyTorch tensor (PyTorch is not imported to find out)."""
-    return _is_tensor_class(type(a))  # type: ignore[arg-type]
+    kind = type(a)
+    if kind not in _TENSOR:
+        _TENSOR[kind] = any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in kind.__mro__)
+    return _TENSOR[kind]
 
 
-@cache
-def _is_tensor_class(kind: Hashable) -> bool:
-    return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in kind.__mro__)  # type: ignore[attr-defined]
+def compiling() -> bool:
+    """Whether ``torch.compile`` reads this code instead of running it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.compiler.is_compiling())
+
+
+def followed() -> bool:
+    """Whether PyTorch looks on as the code runs: ``torch.compile`` or a transform of ``torch.func``."""
+    torch = sys.modules.get("torch")
+    return torch is not None and (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
 def is_jax(a: Array) -> bool:
     """Whether ``a`` is a JAX array or a tracer (JAX is not imported to find out)."""
-    return _is_jax_class(type(a))  # type: ignore[arg-type]
-
-
-@cache
-def _is_jax_class(kind: Hashable) -> bool:
-    names = {base.__name__ for base in kind.__mro__ if base.__module__.startswith("jax")}  # type: ignore[attr-defined]
-    return not names.isdisjoint(("ArrayImpl", "Tracer"))
+    kind = type(a)
+    if kind not in _TRACED:
+        names = {base.__name__ for base in kind.__mro__ if base.__module__.startswith("jax")}
+        _TRACED[kind] = not names.isdisjoint(("ArrayImpl", "Tracer"))
+    return _TRACED[kind]
 
 
 def _device(a: Array) -> Any:
@@ -177,9 +193,11 @@ def integers(xp: Namespace, labels: Any, name: str, like: Array, book: dict[Any,
         labels = _on_numpy(labels)
         if type(labels) is np.ndarray and labels.dtype == np.int64 and labels.ndim == 1:
             return labels
+    if compiling() and not is_torch(labels):
+        labels = xp.asarray(labels, device=like.device)
     of_torch = is_torch(labels) and is_torch(like) and labels.device == like.device
-    if of_torch and labels.dtype == xp.int64 and labels.ndim == 1:
-        return labels
+    if of_torch and labels.ndim == 1 and not labels.is_floating_point() and not labels.is_complex():
+        return labels.to(xp.int64).contiguous()
     values = _host_codes(labels, name, book)
     if values.ndim != 1:
         raise ShapeError(
@@ -212,6 +230,8 @@ def as_like(xp: Namespace, values: Any, like: Array, dtype: Any) -> Array:
     """Host values or an array as an array of the library, device and ``dtype`` given."""
     if type(like) is np.ndarray:
         values = _on_numpy(values)
+    if compiling():
+        return xp.asarray(values, dtype=dtype, device=like.device)
     if array_api_compat.is_array_api_obj(values) and not array_api_compat.is_numpy_array(values):
         return xp.astype(values, dtype, copy=False)
     return xp.astype(xp.asarray(np.asarray(values), device=_device(like)), dtype)

@@ -10,6 +10,7 @@ from nearfar._arrays import (
     Array,
     Namespace,
     expect_matrix,
+    followed,
     is_jax,
     is_torch,
     namespace,
@@ -152,6 +153,10 @@ class PairLoss:
         def ready() -> Ready:
             return self._ready(self._given(embeddings, labels, *options), engine)
 
+        if followed():
+            from nearfar.torch._compiled import value_and_grad
+
+            return value_and_grad(self, self._given(embeddings, labels, *options), engine, group)
         if is_jax(embeddings):
             from nearfar.jax._call import outcome_of as traced
 
@@ -248,6 +253,10 @@ class PairLoss:
         def ready() -> Ready:
             return self._ready(given(), engine)
 
+        if followed():
+            from nearfar.torch._compiled import evaluate
+
+            return evaluate(self, given(), engine, group, per_anchor)
         # A str or a tuple names axes of JAX.
         if group is not None and not isinstance(group, str | tuple):
             from nearfar.torch.ranks import value_of

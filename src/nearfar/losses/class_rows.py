@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from nearfar._arrays import Array, Namespace, integers, namespace
+from nearfar._arrays import Array, Namespace, arange, integers, namespace
 from nearfar._errors import InputError, ShapeError
 from nearfar.losses.base import PairLoss
-from nearfar.losses.entropy import classes_of
-from nearfar.relations import Relation, Rows
+from nearfar.relations import Labels, Relation, Rows
 
 
 def class_rows(
@@ -50,6 +49,16 @@ def class_labels(xp: Namespace, labels: Any, embeddings: Array, ignore_label: in
     return own
 
 
+def classes_of(
+    xp: Namespace, labels: Any, references: Array | None, class_weights: Array, ignore_label: int | str | None
+) -> Labels:
+    """The relation of items to class weights: label c is row c."""
+    if references is not None:
+        raise InputError("expected references or class_weights, got both; class c is row c of class_weights")
+    rows = class_weights.shape[0] if class_weights.ndim else 0
+    return Labels(labels, arange(xp, rows, class_weights), ignore_label, ignore_references=False)
+
+
 def check_per_class(per_class: int) -> None:
     """Raise unless it is a count."""
     if isinstance(per_class, bool) or not isinstance(per_class, int) or per_class < 1:
@@ -61,4 +70,4 @@ def by_class(xp: Namespace, z: Array, per_class: int) -> Array:
     return xp.reshape(z, (z.shape[0], z.shape[1] // per_class, per_class))
 
 
-__all__ = ["by_class", "check_per_class", "class_labels", "class_rows"]
+__all__ = ["by_class", "check_per_class", "class_labels", "class_rows", "classes_of"]

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, arange, integers, namespace, sigmoid, softplus, times
+from nearfar._arrays import Array, Namespace, integers, namespace, sigmoid, softplus, times
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine
 from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
+from nearfar.losses.class_rows import class_labels, classes_of
 from nearfar.losses.inputs import given_measures, given_pairs
 from nearfar.losses.softmax import check_temperature, logit, with_positives
 from nearfar.measures import Dot, Similarity
-from nearfar.relations import Classes, Labels, Pair, Relation, Rows
+from nearfar.relations import Classes, Pair, Relation, Rows
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class CrossEntropyLoss(PairLoss):
         """Class weights are the references; without either the embeddings are the logits themselves."""
         xp = namespace(embeddings=embeddings, class_weights=class_weights)
         if class_weights is not None:
-            return class_weights, classes_of(xp, labels, references, class_weights, ignore_label)
+            own = class_labels(xp, labels, embeddings, ignore_label)
+            return class_weights, classes_of(xp, own, references, class_weights, ignore_label)
         if references is not None:
             return super()._table(embeddings, labels, references, reference_labels, None, ignore_label)
         if embeddings.ndim != 2:
@@ -109,16 +111,6 @@ class CrossEntropyLoss(PairLoss):
         if ignore_label is not None:
             own = xp.where(own != ignore_label, own, -xp.ones_like(own))
         return None, Classes(own)
-
-
-def classes_of(
-    xp: Namespace, labels: Any, references: Array | None, class_weights: Array, ignore_label: int | str | None
-) -> Labels:
-    """The relation of items to class weights: label c is row c."""
-    if references is not None:
-        raise InputError("expected references or class_weights, got both; class c is row c of class_weights")
-    rows = class_weights.shape[0] if class_weights.ndim else 0
-    return Labels(labels, arange(xp, rows, class_weights), ignore_label, ignore_references=False)
 
 
 def own_among_all(xp: Namespace, logits: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:

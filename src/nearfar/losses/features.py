@@ -10,6 +10,7 @@ from nearfar._arrays import (
     Array,
     Namespace,
     expect_matrix,
+    followed,
     is_jax,
     is_torch,
     namespace,
@@ -75,6 +76,10 @@ class FeatureLoss:
             BackendError: Not floating arrays of one library, dtype and device.
         """
         xp = self._namespace(views, group)
+        if followed():
+            from nearfar.torch._compiled import evaluate
+
+            return evaluate(self, views, engine, None)
         if is_jax(views[0]):
             from nearfar.jax._features import apply as traced
 
@@ -97,6 +102,10 @@ class FeatureLoss:
     def value_and_grad(self, *views: Array, engine: Any = "auto", group: Any = None) -> tuple[Array, Any]:
         """The loss and its exact gradient, on any library: of one batch, or the pair of both views' gradients."""
         xp = self._namespace(views, group)
+        if followed():
+            from nearfar.torch._compiled import value_and_grad
+
+            return value_and_grad(self, views, engine, None)
         value, gradients = self._run(xp, views)
         narrowed = tuple(
             xp.zeros_like(view) if gradient is None else narrow(gradient, view)

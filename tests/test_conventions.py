@@ -1,12 +1,15 @@
-"""The three seed texts' functions, transcribed as written, on their own inputs."""
+"""The three seed texts' functions, transcribed as written, on their own inputs; and the page of all sources."""
 
+import inspect
 import math
 
 import numpy as np
 import pytest
+from benchmarks import conventions as page
 
 import nearfar as nf
 from nearfar import conventions
+from nearfar.losses import LossSum
 
 
 def numpy_text_function(x1, x2, labels, margin):
@@ -69,3 +72,45 @@ def test_peers_values_on_the_common_batch(loss, value):
     rows = rng.normal(size=(4, 8))[y] + 0.9 * rng.normal(size=(12, 8))
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     assert float(loss(unit, y)) == pytest.approx(value, abs=5e-7)
+
+
+# ------------------------------------------------------------ the page
+
+
+def test_the_page_is_what_the_calls_give():
+    assert page.PAGE.read_text(encoding="utf-8") == page.page(), "stale: run python -m benchmarks.conventions"
+
+
+@pytest.fixture(scope="module")
+def computed():
+    return page.lines()
+
+
+def test_values_of_the_sources_come_out(computed):
+    """To a relative 1e-6 and the rounding of six printed digits."""
+    wrong = [
+        line
+        for line in computed
+        if line.theirs is not None and abs(line.value - line.theirs) > 1e-6 * abs(line.theirs) + 5e-7
+    ]
+    assert wrong == []
+    assert sum(line.theirs is not None for line in computed) >= 50
+
+
+def test_every_function_is_on_the_page_and_defines_no_loss(computed):
+    called = " ".join(line.call for line in computed)
+    for name in set(conventions.__all__) - {"NOT_REPRODUCED", "NotReproduced"}:
+        assert f"conventions.{name}(" in called, name
+        function = getattr(conventions, name)
+        needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+        loss = function(**dict.fromkeys(needed, 1.0))
+        parts = [one for _, one in loss.parts] if isinstance(loss, LossSum) else [loss]
+        assert {type(one).__module__.rpartition(".")[0] for one in parts} == {"nearfar.losses"}, name
+
+
+def test_what_is_not_reproduced_says_why():
+    for one in conventions.NOT_REPRODUCED:
+        assert one.source
+        assert one.name
+        assert len(one.reason) > 15
+    assert len({(one.source, one.name) for one in conventions.NOT_REPRODUCED}) == len(conventions.NOT_REPRODUCED)

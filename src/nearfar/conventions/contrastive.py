@@ -1,0 +1,119 @@
+"""Contrastive losses of pairs, as other sources have them."""
+
+from __future__ import annotations
+
+from nearfar.losses import BinaryCrossEntropyLoss, ChopraLoss, ContrastiveLoss, MarginLoss
+from nearfar.measures import CosineDistance
+
+
+def hadsell_2006(margin: float = 1.0) -> ContrastiveLoss:
+    """½·same·d² + ½·(1−same)·max(m−d, 0)², the paper's pair loss averaged (the paper sums; its label 0 is similar)."""
+    return ContrastiveLoss(margin)
+
+
+def chopra_2005(bound: float) -> ChopraLoss:
+    """same·(2/Q)·E² + (1−same)·2Q·exp(−2.77·E/Q), E the L1 distance, Q its bound (its label 0 is similar)."""
+    return ChopraLoss(bound)
+
+
+def numpy_text(margin: float = 0.5) -> ContrastiveLoss:
+    """½·same·d² + (1−same)·max(m−d, 0)²: the seed text that writes the loss in NumPy.
+
+    Its function ``contrastive_loss(x1, x2, y, margin)`` takes two vectors and a vector of labels. It computes the
+    distance of the one pair (x1, x2) and averages the loss of that pair over all the labels, as many as features:
+
+    >>> import numpy as np
+    >>> x1, x2 = np.array([0.2, 0.1, 0.4]), np.array([0.1, 0.3, 0.2])
+    >>> labels = np.array([0, 1, 1])
+    >>> one_pair = np.full(3, np.linalg.norm(x1 - x2))
+    >>> float(numpy_text(0.5).distances(one_pair, labels).round(4))
+    0.0433
+
+    The right form has one row a pair and one label a row: ``numpy_text(m).pairs(left, right, same)``.
+    """
+    return ContrastiveLoss(margin, factors=(0.5, 1.0))
+
+
+def introduction_text(margin: float = 1.0) -> ContrastiveLoss:
+    """½·same·d² + (1−same)·max(m−d, 0), the hinge not squared: eq. (4) of the introduction to contrastive losses."""
+    return ContrastiveLoss(margin, factors=(0.5, 1.0), powers=(2, 1))
+
+
+def keras_text(margin: float = 1.0) -> ContrastiveLoss:
+    """same·d² + (1−same)·max(m−d, 0)², the mean over pairs: the seed's Keras chapter (``y_true``, ``y_pred`` = d)."""
+    return ContrastiveLoss(margin, factors=(1.0, 1.0))
+
+
+def keras_example(margin: float = 1.0) -> ContrastiveLoss:
+    """The mean of (1−y)·d² + y·max(m−d, 0)²: keras-io's siamese example; give ``same`` = 1 − y, whatever y means there.
+
+    Its d has passed a sigmoid: give :meth:`ContrastiveLoss.distances` what its model puts out.
+    """
+    return ContrastiveLoss(margin, factors=(1.0, 1.0))
+
+
+def tensorflow_addons(margin: float = 1.0) -> ContrastiveLoss:
+    """same·d² + (1−same)·max(m−d, 0)²: ``tfa.losses.ContrastiveLoss`` with Keras' mean."""
+    return ContrastiveLoss(margin, factors=(1.0, 1.0))
+
+
+def sentence_transformers(margin: float = 0.5) -> ContrastiveLoss:
+    """Hadsell's loss on the cosine distance with margin 0.5: ``sentence_transformers.losses.ContrastiveLoss``."""
+    return ContrastiveLoss(margin, measure=CosineDistance())
+
+
+def siamese_triplet_contrastive(margin: float = 1.0) -> ContrastiveLoss:
+    """Hadsell's loss, the mean over pairs: siamese-triplet's ``ContrastiveLoss`` (it has no default margin)."""
+    return ContrastiveLoss(margin)
+
+
+def siamese_triplet_online_contrastive(margin: float = 1.0) -> ContrastiveLoss:
+    """The same without ½, over all pairs of a batch: its ``OnlineContrastiveLoss`` with ``AllPositivePairSelector``."""
+    return ContrastiveLoss(margin, factors=(1.0, 1.0))
+
+
+def quaterion_contrastive(margin: float = 0.5) -> ContrastiveLoss:
+    """Hadsell's loss on the cosine distance, of given pairs: quaterion's ``ContrastiveLoss`` with ``only_pairs``."""
+    return ContrastiveLoss(margin, measure=CosineDistance())
+
+
+def quaterion_online_contrastive(margin: float = 0.5) -> ContrastiveLoss:
+    """½·(mean of q over positives + mean of max(m−q, 0) over negatives), q half the cosine distance: mining "all".
+
+    quaterion has each item among its own negatives; a mask with references does so too:
+    ``loss(x, Mask(same − eye, 1 − same + eye), references=x)``.
+    """
+    return ContrastiveLoss(2 * margin, balanced=True, factors=(0.25, 0.25), powers=(1, 1), measure=CosineDistance())
+
+
+def torch_cosine_embedding(margin: float = 0.0) -> ContrastiveLoss:
+    """same·(1−s) + (1−same)·max(s−m, 0): ``torch.nn.CosineEmbeddingLoss``, whose labels are 1 and −1."""
+    return ContrastiveLoss(1 - margin, factors=(1.0, 1.0), powers=(1, 1), measure=CosineDistance())
+
+
+def torch_hinge_embedding(margin: float = 1.0) -> ContrastiveLoss:
+    """same·d + (1−same)·max(m−d, 0): ``torch.nn.HingeEmbeddingLoss`` on distances; its labels are 1 and −1."""
+    return ContrastiveLoss(margin, factors=(1.0, 1.0), powers=(1, 1))
+
+
+def torch_binary_cross_entropy() -> BinaryCrossEntropyLoss:
+    """``torch.nn.BCEWithLogitsLoss``, of the logit "same"; the introduction's eq. (3)."""
+    return BinaryCrossEntropyLoss()
+
+
+def pytorch_metric_learning_contrastive(margin: float = 1.0) -> ContrastiveLoss:
+    """Mean of d over positives + mean of max(m−d, 0) over negatives, plain; on unit rows.
+
+    pytorch-metric-learning takes both means over the pairs above 0 only: that is this loss on the active pairs,
+    ``loss.pairs(left[active], right[active], same[active])`` with ``active = same | (d < m)``.
+    """
+    return ContrastiveLoss(margin, balanced=True, factors=(1.0, 1.0), powers=(1, 1))
+
+
+def pytorch_metric_learning_margin(margin: float = 0.2, beta: float = 1.2) -> MarginLoss:
+    """max(m + d − β, 0) of positives, max(m + β − d, 0) of negatives, the mean over those above 0; on unit rows.
+
+    Theirs sums over triplets: a positive counts once for each negative of its anchor and the other way round. The
+    weights of a mask say so: ``Mask(positive * negatives_of_anchor, negative * positives_of_anchor)``.
+    """
+    return MarginLoss(margin, beta, active_only=True)

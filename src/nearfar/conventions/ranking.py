@@ -1,0 +1,68 @@
+"""Ranking losses and losses of feature statistics, as other sources have them."""
+
+from __future__ import annotations
+
+from nearfar.losses import (
+    AlignmentLoss,
+    FastAPLoss,
+    HistogramLoss,
+    LossSum,
+    PNPLoss,
+    RankedListLoss,
+    SmoothAPLoss,
+    UniformityLoss,
+    VICRegLoss,
+)
+
+
+def pytorch_metric_learning_fast_ap(num_bins: int = 10) -> FastAPLoss:
+    """Bins of half the squared distance of unit vectors, which is the cosine distance: the same bins."""
+    return FastAPLoss(num_bins)
+
+
+def pytorch_metric_learning_smooth_ap(temperature: float = 0.01) -> SmoothAPLoss:
+    """An anchor ranks itself among its positives there: give the batch as references too.
+
+    Its batches hold runs of as many rows a class as there are classes, whatever their labels.
+    """
+    return SmoothAPLoss(temperature)
+
+
+def pytorch_metric_learning_pnp(
+    b: float = 2.0, alpha: float = 1.0, anneal: float = 0.01, variant: str = "O"
+) -> PNPLoss:
+    """An anchor is among its own positives there, as in its Smooth-AP: give the batch as references too."""
+    return PNPLoss(variant, alpha, b, anneal)
+
+
+def pytorch_metric_learning_histogram(n_bins: int = 100) -> HistogramLoss:
+    """``HistogramLoss``; theirs leaves out the negative pairs of anchors without a positive."""
+    return HistogramLoss(n_bins)
+
+
+def pytorch_metric_learning_ranked_list(
+    margin: float, scale: float, imbalance: float = 0.5, alpha: float | None = None, positive_scale: float = 0.0
+) -> RankedListLoss:
+    """``RankedListLoss(margin, Tn, imbalance, alpha, Tp)`` on unit rows, and its gradient, which goes through weights.
+
+    Theirs adds 1e-5 for every item of the batch to the sum of an anchor's weights.
+    """
+    boundary = 1 + margin / 2 if alpha is None else alpha
+    return RankedListLoss(margin, boundary, positive_scale, scale, imbalance, through_weights=True)
+
+
+def pytorch_metric_learning_vicreg(
+    invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0
+) -> VICRegLoss:
+    """``VICRegLoss``, as the authors' code: the variance term halved."""
+    return VICRegLoss(invariance, variance / 2, covariance)
+
+
+def lightly_vicreg(lambda_param: float = 25.0, mu_param: float = 25.0, nu_param: float = 1.0) -> VICRegLoss:
+    """``VICRegLoss``, as the authors' code: the variance term halved."""
+    return VICRegLoss(lambda_param, mu_param / 2, nu_param)
+
+
+def lightly_hypersphere(t: float = 1.0, lam: float = 1.0, alpha: float = 2.0) -> LossSum:
+    """``HypersphereLoss``: alignment plus uniformity of two views, ``loss.views(z1, z2)``; the paper's t is 2."""
+    return LossSum(((1.0, AlignmentLoss(alpha)), (lam, UniformityLoss(t))))

@@ -10,7 +10,6 @@ import torch
 
 from nearfar._arrays import expect_matrix, integers, is_torch, namespace
 from nearfar._errors import BackendError, InputError, ShapeError
-from nearfar.losses import LossSum, PairLoss, ProxyAnchorLoss
 from nearfar.relations import Labels
 from nearfar.torch.learnable import Learnable
 from nearfar.torch.ranks import Ranks
@@ -152,25 +151,26 @@ class Proxies(torch.nn.Module):
         return own
 
 
-def _parts(loss: Any) -> list[PairLoss]:
+def _parts(loss: Any) -> list[Any]:
     """The losses inside."""
     loss = loss._start if isinstance(loss, Learnable) else loss
-    parts = [part for _, part in loss.parts] if isinstance(loss, LossSum) else [loss]
+    parts = [part for _, part in loss.parts] if hasattr(loss, "parts") else [loss]
     for part in parts:
-        if not isinstance(part, PairLoss):
+        if isinstance(part, type) or not hasattr(part, "strip"):
             raise InputError(f"expected a loss, a sum of losses or Learnable, got {type(part).__name__}; see nearfar")
     return parts
 
 
-def _as_weights(parts: list[PairLoss], per_class: int) -> bool:
+def _as_weights(parts: list[Any], per_class: int) -> bool:
     """Whether the weights are the losses' class weights; else they are labelled references."""
     weighed = [part for part in parts if part.has_class_weights]
     fit = [getattr(part, "per_class", 1) == per_class for part in weighed]
     if all(fit):
         return bool(weighed)
-    # One loss of one weight a class finds several among labelled references, unless these would be its items.
+    # One loss of one weight a class finds several among labelled references, unless it turns the table, so that these
+    # would be its items.
     part = weighed[fit.index(False)]
-    if len(parts) > 1 or hasattr(part, "per_class") or isinstance(part, ProxyAnchorLoss):
+    if len(parts) > 1 or hasattr(part, "per_class") or hasattr(part, "passes"):
         wanted = getattr(part, "per_class", 1)
         raise InputError(
             f"expected per_class={wanted} for {type(part).__name__}, got {per_class}; "

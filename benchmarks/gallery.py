@@ -13,7 +13,8 @@ from matplotlib import pyplot
 import nearfar as nf
 
 DOCS = Path(__file__).parents[1] / "docs"
-ASIDE = {"PairLoss", "FeatureLoss", "LossSum"}
+# Bases and sums; losses on pairs with scores, which have neither positives nor negatives.
+ASIDE = {"PairLoss", "FeatureLoss", "LossSum", "AnglELoss", "CoSENTLoss"}
 PAGE = """# What each loss does to a pair
 
 One anchor, one positive, one negative. The blue line is the force on the positive as it moves while the negative
@@ -22,7 +23,8 @@ stays there. Below zero a force pulls the pair together, above zero it pushes it
 distance is the chord on the unit sphere. Each picture has a scale of its own; hyper-parameters are the defaults.
 
 `nf.plot.forces(loss)` draws one; `nf.plot.probe(loss)` gives its numbers. This page is made by
-`python -m benchmarks.gallery`.
+`python -m benchmarks.gallery`. Losses of feature statistics compare no pairs, and CoSENT and AnglE order given pairs by
+scores: they have no such picture.
 """
 
 

@@ -34,7 +34,7 @@ def run(text, name):
             assert runner.failures == 0, f"{name}:{line}"
             names.update(test.globs)
         else:
-            exec(compile("\n" * (line - 1) + code, name, "exec"), names)
+            exec(compile("\n" * (line - 1) + code, name, "exec", dont_inherit=True), names)
     return count
 
 

@@ -49,7 +49,9 @@ def namespace(**arrays: Array) -> Namespace:
     present = {name: a for name, a in arrays.items() if a is not None}
     if compiling():
         # The look-ups below cannot be read; nearfar.torch._compiled checks what it is given.
-        return sys.modules["array_api_compat.torch"]
+        import array_api_compat.torch as xp
+
+        return xp
     quick = _quick_namespace(list(present.values()))
     if quick is not None:
         return quick
@@ -118,7 +120,7 @@ def is_torch(a: Array) -> bool:
 def compiling() -> bool:
     """Whether ``torch.compile`` reads this code instead of running it."""
     torch = sys.modules.get("torch")
-    return torch is not None and bool(torch.compiler.is_compiling())
+    return torch is not None and bool(torch.compiler.is_dynamo_compiling())
 
 
 def followed() -> bool:

@@ -10,12 +10,15 @@
     ├── DataError                    files that cannot be used; names each path and reason exit code 3
     ├── GuaranteeError               the guarantee asked for cannot be given               exit code 4
     ├── ArtefactError                a run or model file that is damaged or does not fit   exit code 5
-    └── DivergenceError              training left the finite numbers                      exit code 6
+    ├── DivergenceError              training left the finite numbers                      exit code 6
+    └── CheckError (AssertionError)  a loss that does not keep the contract of losses
 
 Every message reads ``expected …, got …; remedy``.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class NearfarError(Exception):
@@ -66,3 +69,11 @@ class DivergenceError(NearfarError):
     """Training produced a loss or gradient that is not finite."""
 
     exit_code = 6
+
+
+class CheckError(NearfarError, AssertionError):
+    """A loss that does not keep the contract of losses; ``report`` holds all findings."""
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report

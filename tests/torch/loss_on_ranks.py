@@ -96,7 +96,8 @@ def forms(loss, counts):
     back = counts[::-1]
     back[0] += 2
     r, ry = rows(sum(back), 2), torch.arange(sum(back)) % 4 * 2
-    weights, classes = rows(7 * getattr(loss, "per_class", 1), 3), torch.arange(n) % 8 - 1  # −1 and, for some, no class at all
+    # −1 and, for some, no class at all
+    weights, classes = rows(7 * getattr(loss, "per_class", 1), 3), torch.arange(n) % 8 - 1
     same = torch.arange(n) % 3 % 2
 
     def labelled(a, b=None, *, slices, group, **options):

@@ -21,7 +21,6 @@ from accelerate import Accelerator
 from nearfar._errors import ArtefactError, DivergenceError, UsageError
 from nearfar.app import checkpoints
 from nearfar.app.augment import augment, standardise
-from nearfar.torch.batches import batch_indices
 from nearfar.app.encoder import ConvEncoder, EncoderConfig
 from nearfar.app.files import write_whole
 from nearfar.app.health import collapse, health
@@ -30,6 +29,7 @@ from nearfar.app.presets import Preset, build_loss
 from nearfar.app.progress import Reporter
 from nearfar.app.runs import RunConfig
 from nearfar.app.state import State, Trainee, deterministic
+from nearfar.torch.batches import batch_indices
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"

@@ -98,7 +98,8 @@ class PairLoss:
             class_weights: For losses that have them, one row a class; label c means row c.
             ignore_label: A label whose items take part in nothing.
             engine: ``"auto"``, ``"dense"`` or :class:`nearfar.engine.Strips`.
-            group: Ranks whose batches are one: :class:`nearfar.torch.Ranks` or a torch.distributed process group.
+            group: Ranks whose batches are one: :class:`nearfar.torch.Ranks` or a torch.distributed process group;
+                under JAX the mesh axis of ``shard_map`` (:mod:`nearfar.jax`).
 
         Returns:
             A scalar of the caller's library; 0 with gradient 0 where no anchor has what the loss needs.

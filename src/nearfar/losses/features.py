@@ -141,7 +141,7 @@ class FeatureLoss:
         xp = namespace(**{f"view {k}": view for k, view in enumerate(views, 1)})
         for view in views:
             expect_matrix("each view", view)
-        if len({tuple(view.shape) for view in views}) != 1:
+        if any(tuple(view.shape) != tuple(views[0].shape) for view in views[1:]):
             raise ShapeError(
                 f"expected views of one shape, got {[tuple(view.shape) for view in views]}; align them row by row"
             )

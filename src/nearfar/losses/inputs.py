@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar._arrays import Array, Namespace, as_like, expect_matrix, namespace
+from nearfar._arrays import Array, Namespace, arange, as_like, compiling, expect_matrix, namespace
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Given
 from nearfar.relations import Labels, Relation, Rows
@@ -27,12 +27,15 @@ def stack_views(views: tuple[Array, ...]) -> tuple[Array, Labels]:
     if len(views) < 2:
         raise ShapeError(f"expected at least two views, got {len(views)}; pass loss.views(z1, z2)")
     xp = namespace(**{f"view {k}": view for k, view in enumerate(views, 1)})
-    if len({tuple(view.shape) for view in views}) > 1:
+    if any(tuple(view.shape) != tuple(views[0].shape) for view in views[1:]):
         raise ShapeError(
             f"expected views of one shape, got {[tuple(view.shape) for view in views]}; align them row by row"
         )
     expect_matrix("each view", views[0])
-    return xp.concat(views, axis=0), Labels(list(range(views[0].shape[0])) * len(views))
+    items = views[0].shape[0]
+    # A list would tie a compiled program to this number of items.
+    places = xp.concat([arange(xp, items, views[0])] * len(views)) if compiling() else list(range(items)) * len(views)
+    return xp.concat(views, axis=0), Labels(places)
 
 
 def expect_alike(**batches: Array) -> Namespace:

@@ -77,4 +77,4 @@ def _plain(tensor: torch.Tensor) -> bool:
 def _tensor(values: Any) -> Any:
     if isinstance(values, np.ndarray):
         return torch.from_numpy(values)
-    return None if values is None else torch.tensor(values)
+    return None if values is None else torch.tensor(values, device="cpu")

@@ -223,7 +223,7 @@ class _BatchAndQueue:
     def bind(self, xp: Namespace, anchors: Array, references: Array | None) -> _BoundBatchAndQueue:
         """Tie to a table."""
         self._expect(anchors, references)
-        own, other, _ = self.labels._codes(xp, anchors, references)
+        own, other, _ = self.labels.codes(xp, anchors, references)
         return _BoundBatchAndQueue(BoundLabels(xp, own, other, True, anchors))
 
     def _expect(self, anchors: Array, references: Array | None) -> None:

@@ -1,0 +1,129 @@
+"""NumPy's binding to the differentiation of others: arrays that hand a gradient back to where they came from.
+
+A framework that lets NumPy compute for it (TensorFlow) brings plain arrays and wants value and gradients of any call
+form. The engine computes both; the tape only knows what a call form does to its arguments before and after: cut,
+stack, scale, add. Anything else is refused, so that no gradient is ever lost silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nearfar._arrays import Array, narrow
+from nearfar._errors import BackendError
+
+Pull = Callable[[Array], None]
+
+
+class Watched(np.ndarray[Any, Any]):
+    """An array with a ``pull``, which takes its gradient to where it came from."""
+
+    pull: Pull | None = None
+
+    def __getitem__(self, key: Any) -> Any:
+        def pull(gradient: Array) -> None:
+            whole = np.zeros(self.shape, self.dtype)
+            whole[key] = gradient  # A slice or a new axis, so no place is taken twice.
+            _hand_back(self, gradient=whole)
+
+        parts = key if isinstance(key, tuple) else (key,)
+        if not all(part is None or isinstance(part, slice | int) for part in parts):
+            raise _unknown("an index that is no slice")
+        return _watched(np.asarray(self)[key], pull)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func not in (np.concatenate, np.stack):
+            raise _unknown(func.__name__)
+        arrays, axis = args[0], args[1] if len(args) > 1 else kwargs.get("axis", 0)
+
+        def pull(gradient: Array) -> None:
+            if func is np.stack:
+                parts = list(np.moveaxis(gradient, axis, 0))
+            else:
+                parts = np.split(gradient, np.cumsum([a.shape[axis] for a in arrays])[:-1], axis=axis)
+            for array, part in zip(arrays, parts, strict=True):
+                _hand_back(array, gradient=part)
+
+        return _watched(func([np.asarray(a) for a in arrays], axis=axis), pull)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        plain = [np.asarray(x) if isinstance(x, Watched) else x for x in inputs]
+        factors = _factors(ufunc, plain)
+        if method != "__call__" or kwargs or factors is None or any(np.ndim(x) for x in plain):
+            raise _unknown(f"{ufunc.__name__} of arrays")
+
+        def pull(gradient: Array) -> None:
+            for x, factor in zip(inputs, factors, strict=True):
+                _hand_back(x, gradient=gradient * factor)
+
+        return _watched(np.asarray(ufunc(*plain)), pull)
+
+
+def _factors(ufunc: Any, values: list[Any]) -> tuple[Any, ...] | None:
+    """The derivatives of a function of two numbers."""
+    if ufunc is np.add:
+        return 1, 1
+    if ufunc is np.multiply:
+        return values[1], values[0]
+    # Only ever divided by a plain number.
+    return (1 / values[1], 0) if ufunc is np.true_divide else None
+
+
+def _watched(values: Array, pull: Pull) -> Watched:
+    found = np.asarray(values).view(Watched)
+    found.pull = pull
+    return found
+
+
+def _hand_back(array: Any, *, gradient: Array) -> None:
+    if not isinstance(array, Watched):
+        return
+    if array.pull is None:
+        raise _unknown("a method of arrays")
+    array.pull(gradient)
+
+
+def _unknown(what: str) -> BackendError:
+    return BackendError(f"expected a call form of a loss, got {what}; do it outside, in the framework")
+
+
+def apply(run: Callable[[bool, Array | None], Any], anchors: Array, references: Any, per_anchor: bool) -> Array:
+    """The loss (or each anchor's loss) as an array that hands its gradient back; ``run`` as of the torch binding."""
+    outcome = run(not per_anchor, None)
+
+    def pull(upstream: Array) -> None:
+        gradients = (run(True, upstream) if per_anchor else outcome).gradients
+        for array, gradient in zip((anchors, references), gradients, strict=True):
+            if gradient is not None:
+                _hand_back(array, gradient=narrow(gradient if per_anchor else gradient * upstream, array))
+
+    return _watched(narrow(outcome.per_anchor if per_anchor else outcome.value, anchors), pull)
+
+
+def value_and_grad(function: Callable[..., Array], *arrays: Array) -> tuple[Array, tuple[Array, ...]]:
+    """A function of arrays, made of call forms of losses, and its gradients.
+
+    Args:
+        function: For example ``lambda left, right: loss.pairs(left, right, same)``.
+        *arrays: Its arguments.
+
+    Returns:
+        The value and one gradient an argument; of the sum, where the value is no scalar.
+    """
+    totals = [np.zeros(a.shape, a.dtype) for a in arrays]
+
+    def into(total: Array) -> Pull:
+        def add(gradient: Array) -> None:
+            np.add(total, gradient, out=total)
+
+        return add
+
+    value = function(*(_watched(a, into(total)) for a, total in zip(arrays, totals, strict=True)))
+    _hand_back(value, gradient=np.ones(value.shape, value.dtype))
+    return np.asarray(value), tuple(totals)
+
+
+__all__ = ["Watched", "apply", "value_and_grad"]

@@ -60,7 +60,8 @@ MORE = [pytest.param(backend, marks=pytest.mark.slow) for backend in ("jax", "to
 def test_the_contract_of_losses_holds(backend):
     """A sample; python -m benchmarks.cells runs all losses."""
     losses = ", ".join(f"nf.{loss}" for loss in LOSSES)
-    code = f"import nearfar as nf\nfor loss in ({losses}): nf.check_loss(loss, libraries=['keras-{backend}'], dtypes=['float32', 'bfloat16'])"
+    check = f"nf.check_loss(loss, libraries=['keras-{backend}'], dtypes=['float32', 'bfloat16'])"
+    code = f"import nearfar as nf\nfor loss in ({losses}): {check}"
     done = child(backend, "-c", code)
     assert done.returncode == 0, done.stderr[-4000:]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from nearfar._arrays import Array, expect_matrix, namespace, narrow, working_copy
@@ -135,10 +136,18 @@ class Matryoshka:
                 "take smaller dims or a wider model"
             )
         weights = self.weights or (1.0,) * len(self.dims)
-        return [
-            (weight, lambda value, d=d: value[:, :d] if _is_batch(value) else value)
-            for weight, d in zip(weights, self.dims, strict=True)
-        ]
+
+        def cut(value: Any, d: int) -> Any:
+            if not _is_batch(value):
+                return value
+            if value.shape[-1] != features:
+                raise ShapeError(
+                    f"expected batches of {features} features like the embeddings, got {value.shape[-1]}; "
+                    "embed all with the same model"
+                )
+            return value[:, :d]
+
+        return [(weight, partial(cut, d=d)) for weight, d in zip(weights, self.dims, strict=True)]
 
     __add__, __radd__ = added, added_to
     __mul__ = __rmul__ = scaled

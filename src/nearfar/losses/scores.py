@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, as_like, exp_sum, namespace, sigmoid, softplus, where
+from nearfar._arrays import Array, Namespace, as_like, exp_sum, expect_matrix, namespace, sigmoid, softplus, where
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine
 from nearfar.losses.base import PairLoss
@@ -75,6 +75,8 @@ class CoSENTLoss(PairLoss):
             engine: Accepted for uniformity; given pairs make no table.
             group: Not possible; the order is that of one batch.
         """
+        namespace(left=left)
+        expect_matrix("left", left)
         rule = _ordered(self, self.measure, left, score, group)
         return rule._evaluate(lambda: given_pairs(left, right, [1] * left.shape[0]), engine)
 
@@ -162,7 +164,9 @@ class AnglELoss(PairLoss):
 
     def pairs(self, left: Array, right: Array, score: Any, *, engine: Engine = "auto", group: Any = None) -> Array:
         """The loss of given pairs; arguments as of :meth:`CoSENTLoss.pairs`, with an even number of features."""
-        if left.ndim == 2 and left.shape[1] % 2:
+        namespace(left=left)
+        expect_matrix("left", left)
+        if left.shape[1] % 2:
             raise ShapeError(f"expected an even number of features, got {left.shape[1]}; half are imaginary parts")
         rule = _ordered(self, self.measure, left, score, group)
         return rule._evaluate(lambda: given_pairs(left, right, [1] * left.shape[0]), engine)

@@ -27,6 +27,7 @@ def record(cells):
 
 def test_no_row_is_short(cells, record):
     assert not cells.problems(record)
+    assert {"numpy", "torch"} <= set(record["versions"])
 
 
 def test_the_page_is_that_of_the_file(cells, record):

@@ -43,7 +43,7 @@ def returns_what_it_got(loss: Any, cell: Cell) -> None:
 def any_strip_height(loss: Any, cell: Cell) -> None:
     """One block, strips of any height and the engine's own choice give the same."""
     _need_pairs(cell)
-    for batch in cell.samples():
+    for batch in cell.few():
         whole, noise = cell.run(loss, batch, engine="dense"), cell.reference.noise(batch, cell.dtype)
         n = len(batch.arrays[0])
         few = (Strips(3), "auto")
@@ -72,7 +72,7 @@ def per_anchor_makes_the_mean(loss: Any, cell: Cell) -> None:
     _need_pairs(cell)
     if not isinstance(loss, PairLoss):
         raise NotApplicable("the terms of a combination are those of its parts")
-    for batch in cell.samples():
+    for batch in cell.few():
         terms = _terms(loss, cell, batch)
         each = cell.library.plain(cell.form.value(_PerAnchor(loss), batch, *cell.arrays(batch)))
         if each.shape != terms.shape:

@@ -179,6 +179,15 @@ class Cell:
         """The ordinary batches, rounded to the dtype."""
         return [self.rounded(batch) for batch in self.form.samples(self.reference.seed)]
 
+    def few(self) -> list[Batch]:
+        """The ordinary batches, or the first of them where each of their shapes is compiled several times."""
+        return self.samples()[: 1 if self.library.compiles else None]
+
+    def holds(self, batch: Batch) -> bool:
+        """Whether the library takes a rounded batch's numbers as they are."""
+        least = np.finfo(COMPUTE[self.dtype]).smallest_normal if getattr(self.library, "flushes", False) else 0.0
+        return all(bool(((np.abs(a) >= least) | (a == 0)).all()) for a in batch.arrays)
+
     def rounded(self, batch: Batch) -> Batch:
         """A batch as the dtype holds it; what is beyond its range is brought to its largest number."""
         return batch.with_arrays(self.dtype, *(rounded(a, self.dtype) for a in batch.arrays))

@@ -75,6 +75,8 @@ def _battery(loss: Any, cell: Cell, battery: batches.Battery) -> None:
     wrong = {}
     for batch in cell.form.degenerate(battery):
         given = cell.rounded(batch)
+        if not cell.holds(given):
+            continue
         try:
             _expect_right(loss, cell, given)
         except AssertionError as error:

@@ -40,7 +40,7 @@ def names_mean_nothing(loss: Any, cell: Cell) -> None:
 def unknown_items_add_nothing(loss: Any, cell: Cell) -> None:
     """Items of the label to ignore, NaN among them, change nothing."""
     _need(cell.form.pairs, "it makes no table of pairs")
-    for batch in cell.samples():
+    for batch in cell.few():
         places = np.array([0, 4, len(batch.arrays[0])])
         x = np.insert(batch.arrays[0], places, np.nan, axis=0)
         labels = np.insert(np.asarray(batch.labels[0]), places, -1)

@@ -28,7 +28,8 @@ Both: TypeAlias = Callable[..., tuple[Array, tuple[Array, ...]]]
 class Library(Protocol):
     """What the checks need of an array library.
 
-    One whose arrays the losses do not take by themselves has a method ``form`` besides: the form that calls them.
+    One whose arrays the losses do not take by themselves has a method ``form`` besides: the form that calls them. One
+    that takes numbers below the smallest normal one as 0 has ``flushes = True`` besides.
     """
 
     name: ClassVar[str]
@@ -201,6 +202,7 @@ class Jax:
     dtypes: ClassVar[tuple[str, ...]] = ("float64", "float32", "bfloat16", "float16")
     environment: ClassVar[Mapping[str, str]] = {}
     compiles: ClassVar[bool] = True
+    flushes: ClassVar[bool] = True
 
     def missing(self) -> str | None:
         """Unless it and nearfar's binding are installed."""

@@ -206,8 +206,9 @@ def test_lines_fit_80_columns():
 def test_the_peak_of_memory_is_seen():
     child.forget_peak()
     before = child.memory("VmRSS")
-    np.ones(32 << 20, dtype=np.uint8).sum()
-    assert 31 < child.memory("VmHWM") - before < 48
+    # More than a long process of tests may hold free.
+    np.ones(512 << 20, dtype=np.uint8).sum()
+    assert 256 < child.memory("VmHWM") - before < 528
     child.forget_peak()
     assert child.memory("VmHWM") - child.memory("VmRSS") < 8
 

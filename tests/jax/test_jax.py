@@ -39,10 +39,12 @@ a_few = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def wide():
+def wide(request):
     """float64, which JAX has only if asked."""
     with jax.enable_x64(True):
         yield
+    if request.node.get_closest_marker("slow"):
+        jax.clear_caches()  # Hundreds of compiled losses are more than a process can map.
 
 
 def close(ours, theirs, rel=1e-12):

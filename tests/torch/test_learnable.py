@@ -32,6 +32,7 @@ CASES = {
     "NCA-probability": (nf.NCALoss(0.8, log=False), ["temperature"]),
     "SupCon-in": (nf.SupConLoss(0.3, form="in", denominator="one"), ["temperature"]),
     "DecoupledContrastive": (nf.DecoupledContrastiveLoss(0.3), ["temperature"]),
+    "ProxyNCA": (nf.ProxyNCALoss(0.8), ["temperature"]),
     "SoftNearestNeighbor": (nf.SoftNearestNeighborLoss(0.8), ["temperature"]),
     "MultipleNegativesRanking": (nf.MultipleNegativesRankingLoss(0.4), ["temperature"]),
     "BinomialDeviance": (nf.BinomialDevianceLoss(base=0.2), ["base"]),

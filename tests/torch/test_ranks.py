@@ -42,7 +42,9 @@ def torchrun(world, *what, seconds=240, program="loss_on_ranks.py"):
     return json.loads(out.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(1, marks=slow), 3, pytest.param(4, marks=slow)])
+@pytest.mark.parametrize(
+    "world", [pytest.param(2, marks=slow), pytest.param(1, marks=slow), 3, pytest.param(4, marks=slow)]
+)
 def test_ranks_equal_single_process(world):
     """Uneven and empty splits, every form: value to 1e-12 and equal on all ranks, gradients to 1e-12."""
     assert torchrun(world, "losses:sample") == []
@@ -63,7 +65,7 @@ def test_what_surrounds_a_loss(world):
     assert torchrun(world, *calls) == []
 
 
-@pytest.mark.parametrize("world", [2, 3, pytest.param(1, marks=slow)])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=slow), 3, pytest.param(1, marks=slow)])
 def test_blocks_equal_single_process(world):
     """References in the ring and class weights in shards, uneven and empty ones: values and gradients to 1e-12."""
     what = ["shards", "learned", "steps", *(["ring:sample"] if world == 2 else [])]

@@ -386,9 +386,13 @@ def sigmoid(xp: Namespace, z: Array) -> Array:
 
 
 def power_of_two(xp: Namespace, a: Array) -> Array:
-    """The largest power of two up to each positive entry, exactly; 1 for 0, and what is not finite as it is."""
+    """A power of two close to each positive entry, whose reciprocal is a normal number; 1 for 0 and what is not finite.
+
+    A compiler may turn a quotient into a product with the reciprocal, and flush one that is subnormal to 0.
+    """
     mantissa = (xp.frexp if hasattr(xp, "frexp") else np.frexp)(a)[0]
-    return xp.where((a > 0) & (a < float("inf")), a / (2 * where(xp, mantissa != 0, mantissa, 1.0)), xp.ones_like(a))
+    power = xp.clip(a / (2 * where(xp, mantissa != 0, mantissa, 1.0)), max=1 / limits(xp, a.dtype)[0])
+    return xp.where((a > 0) & (a < float("inf")), power, xp.ones_like(a))
 
 
 def take_columns(xp: Namespace, a: Array, index: Array) -> Array:

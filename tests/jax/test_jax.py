@@ -265,3 +265,16 @@ def test_nothing_imports_jax():
         "raise SystemExit('jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_cosine_near_the_largest_number(dtype, batch):
+    """XLA makes a quotient a product with the reciprocal, which was subnormal, and flushed to 0, for such a scale."""
+    x, labels = batch
+    x[0] = x[0] / np.abs(x[0]).max() * float(np.finfo(dtype).max)
+    with jax.enable_x64(dtype == "float64"):
+        value, gradient = nf.SupConLoss().value_and_grad(jnp.asarray(x.astype(dtype)), labels)
+    expected, theirs = nf.SupConLoss().value_and_grad(x.astype(dtype), labels)
+    eps = float(np.finfo(dtype).eps)
+    assert float(value) == pytest.approx(float(expected), rel=16 * eps)
+    np.testing.assert_allclose(np.asarray(gradient), theirs, rtol=0, atol=64 * eps * np.abs(theirs).max())

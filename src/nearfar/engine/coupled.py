@@ -7,14 +7,10 @@ between the passes the loss combines them; the second pass weighs the negatives.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from nearfar._arrays import Array, Namespace, add_rows, exp_sum, exponential, times, where, zeros
-from nearfar.engine.peers import Peers
-from nearfar.engine.rules import Coupled
+from nearfar._arrays import Array, add_rows, exp_sum, exponential, times, where, zeros
+from nearfar.engine.passes import Passes
 from nearfar.engine.sums import per_term
-from nearfar.measures.base import Prepared
-from nearfar.relations import BoundRelation
 
 INF = float("inf")
 
@@ -27,18 +23,8 @@ class Pools:
     columns: Array
 
 
-@dataclass
-class TwoPasses:
+class TwoPasses(Passes):
     """One table, run in strips of ``height`` of the anchors ``own``."""
-
-    xp: Namespace
-    loss: Coupled
-    bound: BoundRelation
-    a: Prepared
-    b: Prepared
-    height: int
-    own: slice
-    peers: Peers | None = None
 
     def run(self, upstream: Array | None, gradient: bool, into: tuple[Array, Array]) -> tuple[Array, Array]:
         """Losses and terms of the own anchors; their gradient is added to ``into``."""
@@ -49,7 +35,7 @@ class TwoPasses:
         by_rows, by_columns = zeros(xp, (count,), self.a.rows), zeros(xp, (self.b.rows.shape[0],), self.a.rows)
         pulls = []
         for start, stop, positive in lists:
-            part = slice(start - self.own.start, stop - self.own.start)
+            part = self.part(start, stop)
             pair = self.bound.strip(start, stop)
             others = pools.columns[pair.index]
             value, by_own, by_others, by_positive = loss.couple(xp, positive, pools.rows[part, None], others, pair)
@@ -67,19 +53,13 @@ class TwoPasses:
             self._second(pools, lists, (by_rows, by_columns, pulls), into)
         return losses, terms
 
-    def _strips(self) -> list[tuple[int, int]]:
-        return [(k, min(k + self.height, self.own.stop)) for k in range(self.own.start, self.own.stop, self.height)]
-
-    def _table(self, start: int, stop: int) -> Any:
-        return self.loss.measure.table(self.xp, self.a.strip(start, stop), self.b, start if self.b is self.a else None)
-
     def _first(self) -> tuple[Pools, list[tuple[int, int, Array]]]:
         xp, lists = self.xp, []
         rows = zeros(xp, (self.own.stop - self.own.start,), self.a.rows)
         top = xp.full((self.b.rows.shape[0],), -INF, dtype=rows.dtype, device=rows.device)
         sums = zeros(xp, top.shape, rows, xp.float64)
-        for start, stop in self._strips():
-            pair, values = self.bound.strip(start, stop), self._table(start, stop).own(xp, self.loss.measure)
+        for start, stop in self.strips():
+            pair, values = self.bound.strip(start, stop), self.table(start, stop).own(xp, self.loss.measure)
             lists.append((start, stop, pair.take(values)))
             z = pair.negative_logits(self.loss.exponent(xp, values)[0])
             higher = xp.maximum(top, xp.max(z, axis=0))
@@ -87,7 +67,7 @@ class TwoPasses:
             sums *= xp.astype(xp.exp(top - safe), xp.float64)
             sums += xp.astype(xp.sum(xp.exp(z - safe[None, :]), axis=0), xp.float64)
             top = higher
-            rows[start - self.own.start : stop - self.own.start] = exp_sum(xp, z)[0][:, 0]
+            rows[self.part(start, stop)] = exp_sum(xp, z)[0][:, 0]
         if self.peers is not None:
             higher = self.peers.largest(top)
             safe = where(xp, higher != -INF, higher, 0.0)
@@ -106,7 +86,7 @@ class TwoPasses:
         xp, measure, (by_rows, by_columns, pulls) = self.xp, self.loss.measure, found
         columns = where(xp, pools.columns != -INF, pools.columns, 0.0)
         for (start, stop, _), by_positive in zip(lists, pulls, strict=True):
-            part, table = slice(start - self.own.start, stop - self.own.start), self._table(start, stop)
+            part, table = self.part(start, stop), self.table(start, stop)
             pair = self.bound.strip(start, stop)
             z, slope = self.loss.exponent(xp, table.own(xp, measure))
             z = pair.negative_logits(z)
@@ -115,4 +95,4 @@ class TwoPasses:
             z -= columns[None, :]
             weight += exponential(xp, z) * by_columns[None, :]
             weight = pair.add(times(xp, weight, slope) if not isinstance(slope, float) else weight * slope, by_positive)
-            measure.pull(xp, table, weight, (self.a.strip(start, stop), self.b), (into[0][start:stop], into[1]))
+            self.pull(table, weight, start, stop, into)

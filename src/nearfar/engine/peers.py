@@ -28,6 +28,14 @@ class Peers(Protocol):
         """
         ...
 
+    def at(self, side: int) -> slice:
+        """Places of this process's rows among everyone's, of the anchors' (0) or the references' (1) side."""
+        ...
+
+    def gathered(self, own: Array, side: int) -> Array:
+        """Everyone's rows of a side."""
+        ...
+
     def total(self, values: Array) -> Array:
         """The sum over all processes."""
         ...

@@ -7,28 +7,13 @@ pass weighs each negative by the counts of the positives. Four products of the t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from nearfar._arrays import Array, Namespace, times, zeros
-from nearfar.engine.peers import Peers
-from nearfar.engine.rules import Tallied
+from nearfar._arrays import Array, times, zeros
+from nearfar.engine.passes import Passes
 from nearfar.engine.sums import per_term
-from nearfar.measures.base import Prepared, Table
-from nearfar.relations import BoundRelation
 
 
-@dataclass
-class TwoTallies:
+class TwoTallies(Passes):
     """One table, run in strips of ``height`` of the anchors ``own``."""
-
-    xp: Namespace
-    loss: Tallied
-    bound: BoundRelation
-    a: Prepared
-    b: Prepared
-    height: int
-    own: slice
-    peers: Peers | None = None
 
     def run(self, upstream: Array | None, gradient: bool, into: tuple[Array, Array]) -> tuple[Array, Array]:
         """Losses and terms of the own anchors; their gradient is added to ``into``."""
@@ -37,7 +22,7 @@ class TwoTallies:
         near, pulls = xp.zeros_like(far), []
         losses, terms = [zeros(xp, (0,), self.a.rows)], [zeros(xp, (0,), self.a.rows, xp.float64)]
         for start, stop, positive in lists:
-            part, pair = slice(start - self.own.start, stop - self.own.start), self.bound.strip(start, stop)
+            part, pair = self.part(start, stop), self.bound.strip(start, stop)
             value, slope = loss.judge(xp, positive, far)
             losses.append(xp.sum(times(xp, pair.weight, value), axis=1))
             terms.append(xp.reshape(xp.astype(loss.terms(xp, pair, pair.weight), xp.float64), (-1,)))
@@ -51,18 +36,12 @@ class TwoTallies:
             self._second(lists, near, far, pulls, into)
         return xp.concat(losses), xp.concat(terms)
 
-    def _strips(self) -> list[tuple[int, int]]:
-        return [(k, min(k + self.height, self.own.stop)) for k in range(self.own.start, self.own.stop, self.height)]
-
-    def _table(self, start: int, stop: int) -> Table:
-        return self.loss.measure.table(self.xp, self.a.strip(start, stop), self.b, start if self.b is self.a else None)
-
     def _first(self) -> tuple[Array, list[tuple[int, int, Array]]]:
         """Counts of the negatives of all anchors, and the own anchors' positives."""
         xp, lists = self.xp, []
         far = self.loss.tally(xp, self.a.rows[:0], self.a.rows[:0])
-        for start, stop in self._strips():
-            pair, values = self.bound.strip(start, stop), self._table(start, stop).own(xp, self.loss.measure)
+        for start, stop in self.strips():
+            pair, values = self.bound.strip(start, stop), self.table(start, stop).own(xp, self.loss.measure)
             lists.append((start, stop, pair.take(values)))
             far = far + self.loss.tally(xp, values, pair.weigh(pair.negatives(xp.ones_like(values), 0.0)))
         return far if self.peers is None else self.peers.total(far), lists
@@ -77,7 +56,7 @@ class TwoTallies:
     ) -> None:
         xp, measure = self.xp, self.loss.measure
         for (start, stop, _), pull in zip(lists, pulls, strict=True):
-            table, pair = self._table(start, stop), self.bound.strip(start, stop)
+            table, pair = self.table(start, stop), self.bound.strip(start, stop)
             weight = pair.negatives(self.loss.push(xp, table.own(xp, measure), near, far), 0.0)
             weight = pair.add(pair.weigh(weight), pull)
-            measure.pull(xp, table, weight, (self.a.strip(start, stop), self.b), (into[0][start:stop], into[1]))
+            self.pull(table, weight, start, stop, into)

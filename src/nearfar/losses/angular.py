@@ -20,35 +20,23 @@ from nearfar._arrays import (
     zeros,
 )
 from nearfar._errors import InputError
-from nearfar.engine.peers import Peers
+from nearfar.engine.passes import Passes
 from nearfar.engine.sums import per_term
 from nearfar.losses.base import PairLoss
 from nearfar.losses.pools import has_both
 from nearfar.measures import Cosine, Dot, Similarity
-from nearfar.measures.base import Prepared
-from nearfar.relations import BoundRelation, Pair
+from nearfar.relations import Pair
 
 
-@dataclass
-class PairsAsAnchors:
+class PairsAsAnchors(Passes):
     """The anchors ``own`` and each of their positives against all references, in strips of ``height`` anchors."""
-
-    xp: Namespace
-    loss: Any
-    bound: BoundRelation
-    a: Prepared
-    b: Prepared
-    height: int
-    own: slice
-    peers: Peers | None = None
 
     def run(self, upstream: Array | None, gradient: bool, into: tuple[Array, Array]) -> tuple[Array, Array]:
         """Losses and terms of the own anchors; their gradient is added to ``into``."""
         xp, count = self.xp, self.own.stop - self.own.start
         losses, terms = zeros(xp, (count,), self.a.rows), zeros(xp, (count,), self.a.rows, xp.float64)
-        for start in range(self.own.start, self.own.stop, self.height):
-            stop = min(start + self.height, self.own.stop)
-            part, pair = slice(start - self.own.start, stop - self.own.start), self.bound.strip(start, stop)
+        for start, stop in self.strips():
+            part, pair = self.part(start, stop), self.bound.strip(start, stop)
             terms[part] = xp.reshape(xp.astype(self.loss.terms(xp, pair, pair.weight), xp.float64), (-1,))
             share = xp.astype(terms[part, None] > 0, losses.dtype)
             if upstream is not None:

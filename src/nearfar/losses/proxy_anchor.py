@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 from nearfar._arrays import Array, Namespace, arange, at_least, namespace, sigmoid, softplus, times, zeros
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine, Given
-from nearfar.engine.peers import Peers
+from nearfar.engine.passes import Passes
 from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
 from nearfar.losses.class_rows import class_labels
 from nearfar.losses.pools import positive_pool
 from nearfar.measures import Cosine, Similarity
-from nearfar.measures.base import Prepared
-from nearfar.relations import BoundRelation, Labels, Pair
+from nearfar.relations import Labels, Pair
 
 
 @dataclass(frozen=True)
@@ -51,35 +50,23 @@ class _Balanced(PairLoss):
         return xp.ones_like(pair.positive_count)
 
 
-@dataclass
-class CountedAnchors:
+class CountedAnchors(Passes):
     """A proxy anchor's table in strips of ``height`` of the anchors ``own``; the anchors are counted first."""
-
-    xp: Namespace
-    loss: Any
-    bound: BoundRelation
-    a: Prepared
-    b: Prepared
-    height: int
-    own: slice
-    peers: Peers | None = None
 
     def run(self, upstream: Array | None, gradient: bool, into: tuple[Array, Array]) -> tuple[Array, Array]:
         """Losses and terms of the own anchors; their gradient is added to ``into``."""
-        xp, own, measure = self.xp, self.own, self.loss.measure
+        xp, measure = self.xp, self.loss.measure
         rule = _Balanced(self.loss.alpha, self.loss.margin, measure, self._share())
         losses = [zeros(xp, (0,), self.a.rows)]
-        for start in range(own.start, own.stop, self.height):
-            stop = min(start + self.height, own.stop)
-            strip = self.a.strip(start, stop)
-            table = measure.table(xp, strip, self.b, start if self.b is self.a else None)
+        for start, stop in self.strips():
+            table = self.table(start, stop)
             value, weight = pooled(rule, xp, table.own(xp, measure), self.bound.strip(start, stop))
             losses.append(xp.reshape(value, (-1,)))
             if gradient:
                 if upstream is not None:
-                    weight = weight * upstream[start - own.start : stop - own.start, None]
-                measure.pull(xp, table, weight, (strip, self.b), (into[0][start:stop], into[1]))
-        return xp.concat(losses), zeros(xp, (own.stop - own.start,), self.a.rows, xp.float64) + 1
+                    weight = weight * upstream[self.part(start, stop), None]
+                self.pull(table, weight, start, stop, into)
+        return xp.concat(losses), xp.ones_like(xp.astype(xp.concat(losses), xp.float64))
 
     def _share(self) -> Array:
         """Anchors over anchors with a positive."""

@@ -11,14 +11,13 @@ third weighs the positives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from nearfar._arrays import Array, Namespace, arange, tally, times, where, zeros
 from nearfar._errors import InputError
+from nearfar.engine.passes import Passes
 from nearfar.engine.sums import per_term
 from nearfar.losses.triplet_sums import triplet_sums
-from nearfar.measures.base import Prepared
 from nearfar.relations.labels import BoundLabels
 
 INF = float("inf")
@@ -76,18 +75,8 @@ class Ladder:
         return so_far[:, self.slot + 1] - so_far[:, self.first[self.segment] + self.segment]
 
 
-@dataclass
-class ThreePasses:
+class ThreePasses(Passes):
     """One table, run in strips of ``height`` of the anchors ``own``; ``peers`` are ranks, which share positives."""
-
-    xp: Namespace
-    loss: Any
-    bound: Any
-    a: Prepared
-    b: Prepared
-    height: int
-    own: slice
-    peers: Any = None
 
     def run(self, upstream: Array | None, gradient: bool, into: tuple[Array, Array]) -> tuple[Array, Array]:
         """Losses and terms of the own anchors; their gradient is added to ``into``."""
@@ -98,7 +87,7 @@ class ThreePasses:
             raise InputError(
                 f"expected labels for {type(self.loss).__name__}, got a mask; it does not say which classes differ"
             )
-        strips = [(k, min(k + self.height, self.own.stop)) for k in range(self.own.start, self.own.stop, self.height)]
+        strips = self.strips()
         classes, triplets, quadruplets = self._counts()
         near, counted = self._positives(strips)
         counts = xp.astype((self.bound.positives * self.bound.negatives)[self.own], xp.float64)
@@ -139,16 +128,13 @@ class ThreePasses:
         sums = (xp.sum(positives * beside), xp.sum(positives * avoiding))
         return (rows, columns), *(where(xp, one > 0, one, 1.0) for one in sums)
 
-    def _table(self, start: int, stop: int) -> Any:
-        return self.loss.measure.table(self.xp, self.a.strip(start, stop), self.b, start if self.b is self.a else None)
-
     def _positives(self, strips: list[tuple[int, int]]) -> tuple[Array, Array]:
         """Distances of the own anchors' listed positives, 0 on padding, and their weights; float64."""
         xp, shape = self.xp, (0, self.bound.longest)
         near, counted = [zeros(xp, shape, self.a.rows)], [zeros(xp, shape, self.a.rows)]
         for start, stop in strips:
             pair = self.bound.strip(start, stop)
-            near.append(where(xp, pair.weight > 0, pair.take(self._table(start, stop).values), 0.0))
+            near.append(where(xp, pair.weight > 0, pair.take(self.table(start, stop).values), 0.0))
             counted.append(pair.weight)
         return xp.astype(xp.concat(near), xp.float64), xp.astype(xp.concat(counted), xp.float64)
 
@@ -184,7 +170,7 @@ class ThreePasses:
         xp, margin, dtype = self.xp, self.loss.other_margin, self.a.rows.dtype
         losses, pulls = [zeros(xp, (0,), near)], [near[:0]]
         for start, stop in strips:
-            part, table = slice(start - self.own.start, stop - self.own.start), self._table(start, stop)
+            part, table = self.part(start, stop), self.table(start, stop)
             pair, values = self.bound.strip(start, stop), xp.asarray(table.values, copy=True)
             positive = where(xp, pair.weight > 0, pair.take(values), -INF)
             far = pair.negatives(values, INF)
@@ -203,9 +189,7 @@ class ThreePasses:
                 more = more + sign * ladder.active(segment, place)
             if gradient:
                 weight = xp.astype(-(xp.astype(push, xp.float64) * each[part, None] + exists * more), dtype)
-                self.loss.measure.pull(
-                    xp, table, weight, (self.a.strip(start, stop), self.b), (into[0][start:stop], into[1])
-                )
+                self.pull(table, weight, start, stop, into)
         return xp.concat(losses), xp.concat(pulls)
 
     def _against(self, ladders: tuple[Ladder, Ladder], keep: Array, places: Any) -> Array:
@@ -221,10 +205,8 @@ class ThreePasses:
     def _pull(self, strips: list[tuple[int, int]], pulls: Array, into: tuple[Array, Array]) -> None:
         xp = self.xp
         for start, stop in strips:
-            table, part = self._table(start, stop), slice(start - self.own.start, stop - self.own.start)
+            table, part = self.table(start, stop), self.part(start, stop)
             weight = self.bound.strip(start, stop).add(
                 xp.zeros_like(table.values), xp.astype(pulls[part], self.a.rows.dtype)
             )
-            self.loss.measure.pull(
-                xp, table, weight, (self.a.strip(start, stop), self.b), (into[0][start:stop], into[1])
-            )
+            self.pull(table, weight, start, stop, into)

@@ -55,7 +55,8 @@ class Relation:
 
     def __post_init__(self) -> None:
         """Lists from sorted labels, where it is known how long they are."""
-        xp, self.lists = self.xp, None
+        xp = self.xp
+        self.lists: tuple[Array, Array, Array, int] | None = None
         if self.plan.form != "labels":
             self.totals = tuple(xp.sum(weight, dtype=xp.float64) for weight in self.marks)
             return
@@ -67,7 +68,7 @@ class Relation:
         negatives = xp.where(self.kept, xp.sum(self.kept_others) - (last - first), 0)
         self.totals = tuple(total(xp.sum(xp.astype(n, xp.float64)), self.plan.axis) for n in (positives, negatives))
         if self.plan.longest is not None and 2 * self.plan.longest <= self.count:
-            self.lists = order, first, last
+            self.lists = order, first, last, self.plan.longest
 
     def _kept(self) -> tuple[Array, Array]:
         xp, ignore = self.xp, self.plan.ignore
@@ -100,12 +101,11 @@ class Relation:
             positive = positive & (arange(xp, self.count, other)[None, :] != place[:, None])
         negative = xp.astype(~alike & both, dtype)
         whole = WholePair(xp, xp.astype(positive, dtype), negative, self.totals, True)
-        return whole if self.lists is None else self._listed(whole, at, rows)
+        return whole if self.lists is None else self._listed(whole, self.lists, at, rows)
 
-    def _listed(self, whole: WholePair, at: Array, rows: Array) -> Pair:
-        assert self.lists is not None and self.plan.longest is not None  # noqa: S101, PT018
-        xp, (order, first, last) = self.xp, self.lists
-        place = first[at][:, None] + arange(xp, self.plan.longest, at)[None, :]
+    def _listed(self, whole: WholePair, lists: tuple[Array, Array, Array, int], at: Array, rows: Array) -> Pair:
+        xp, (order, first, last, longest) = self.xp, lists
+        place = first[at][:, None] + arange(xp, longest, at)[None, :]
         inside = (place < last[at][:, None]) & rows[:, None]
         index = order[xp.clip(place, max=self.count - 1)]
         own = self.places(at)

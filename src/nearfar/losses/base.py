@@ -20,6 +20,7 @@ from nearfar._arrays import (
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine, Executor, Given, Outcome, Task, height
 from nearfar.losses.inputs import relation_of, stack_views
+from nearfar.losses.sums import added, added_to, scaled
 from nearfar.measures import Measure, expect_kind
 from nearfar.measures.base import Prepared
 from nearfar.relations import Aligned, BoundRelation, Pair, Relation, Rows
@@ -204,25 +205,8 @@ class PairLoss:
         """
         return self._evaluate(lambda: Given(left, right, Aligned(), both=True), engine, group)
 
-    def __add__(self, other: Any) -> Any:
-        """A loss plus a loss."""
-        from nearfar.losses.sums import LossSum
-
-        return LossSum(((1.0, self),)) + other
-
-    def __radd__(self, other: Any) -> Any:
-        """0 + loss, so that ``sum`` works."""
-        from nearfar.losses.sums import LossSum
-
-        return LossSum(((1.0, self),)).__radd__(other)
-
-    def __mul__(self, factor: float) -> Any:
-        """A loss times a number."""
-        from nearfar.losses.sums import LossSum
-
-        return LossSum(((1.0, self),)) * factor
-
-    __rmul__ = __mul__
+    __add__, __radd__ = added, added_to
+    __mul__ = __rmul__ = scaled
 
     def _table(
         self,

@@ -18,6 +18,6 @@ def test_layers_are_kept_and_a_broken_one_is_found(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src" / "nearfar", tmp_path / "nearfar", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     assert lint(tmp_path) == 0
-    lowest = tmp_path / "nearfar" / "_arrays.py"
+    lowest = tmp_path / "nearfar" / "_arrays" / "__init__.py"
     lowest.write_text(lowest.read_text() + "\nimport nearfar.losses\n")
     assert lint(tmp_path) == 1

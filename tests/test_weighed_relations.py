@@ -115,6 +115,9 @@ def test_labels_are_a_function_too():
     [
         (nf.MultiLabels(TAGS[:5]), nf.ShapeError, "expected tags of shape"),
         (nf.MultiLabels(TAGS[:, 0]), nf.ShapeError, "expected tags of shape"),
+        (nf.MultiLabels([[1], [1, 0]]), nf.ShapeError, "got a ragged list"),
+        (nf.MultiLabels([["a"]] * 11), nf.BackendError, "expected numbers"),
+        (nf.Pairwise(lambda r, c: None), nf.ShapeError, "got NoneType"),
         (nf.MultiLabels(TAGS, OTHER), nf.InputError, "references and reference_tags together"),
         (nf.Pairwise(lambda r, c: (np.ones((2, 2)), np.ones((2, 2)))), nf.ShapeError, "expected two arrays of shape"),
     ],
@@ -127,3 +130,8 @@ def test_what_does_not_fit_is_refused(relation, error, said):
 def test_tags_of_two_sides_have_the_same_labels():
     with pytest.raises(nf.ShapeError, match="as many labels on both sides"):
         nf.SupConLoss()(X, nf.MultiLabels(TAGS, OTHER[:, :3]), references=Y)
+
+
+def test_a_function_is_one():
+    with pytest.raises(nf.InputError, match="expected weights to be a function"):
+        nf.Pairwise(3)

@@ -123,6 +123,7 @@ def test_workers_of_a_data_loader_get_the_same_batches() -> None:
         ({"items": 1}, "expected items of at least 2, got 1"),
         ({"rank": 2, "world_size": 2}, "expected rank of 0 to 1, got 2"),
         ({"world_size": 0}, "expected world_size of at least 1"),
+        ({"labels": ["a", "a", "b", "b"]}, "expected labels to be integers"),
         ({"steps": 0}, "expected steps of at least 1"),
         ({"epoch": -1}, "expected epoch of at least 0"),
         ({"rank": 4, "world_size": 5}, "a class for each of 5 ranks, got 4"),

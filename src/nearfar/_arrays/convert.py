@@ -99,7 +99,18 @@ def as_like(xp: Namespace, values: Any, like: Array, dtype: Any) -> Array:
         return xp.asarray(values, dtype=dtype, device=like.device)
     if array_api_compat.is_array_api_obj(values) and not array_api_compat.is_numpy_array(values):
         return xp.astype(values, dtype, copy=False)
-    return xp.astype(xp.asarray(np.asarray(values), device=device_of(like)), dtype)
+    return xp.astype(xp.asarray(_numbers(values), device=device_of(like)), dtype)
+
+
+def _numbers(values: Any) -> Any:
+    """Host values as an array, refusing what holds no numbers."""
+    try:
+        found = np.asarray(values)
+    except ValueError as error:
+        raise ShapeError("expected rows of one length, got a ragged list; give each item as many values") from error
+    if found.dtype.kind in "USO":
+        raise BackendError(f"expected numbers, got {found.dtype}; give 0/1 or weights")
+    return found
 
 
 def _on_numpy(values: Any) -> Any:

@@ -115,6 +115,11 @@ class Pairwise:
 
     weights: Weights
 
+    def __post_init__(self) -> None:
+        """Refuse what is no function."""
+        if not callable(self.weights):
+            raise InputError(f"expected weights to be a function, got {self.weights!r}; for fixed weights use Mask")
+
     def kept(
         self, xp: Namespace, anchors: Array, references: Array | None
     ) -> tuple[Pairwise, Array | None, Array | None]:
@@ -151,6 +156,11 @@ class BoundWeights:
         xp, shape = self.xp, (stop - start, self.columns.shape[0])
         rows = arange(xp, self.anchors.shape[0], self.anchors)[start:stop]
         given = self.weights(rows, self.columns)
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            got = type(given).__name__
+            raise ShapeError(
+                f"expected two arrays of shape {shape}, positive and negative weights, got {got}; see Pairwise"
+            )
         cut = tuple(as_like(xp, weight, self.anchors, self.anchors.dtype) for weight in given)
         if [tuple(weight.shape) for weight in cut] != [shape, shape]:
             got = " and ".join(str(tuple(weight.shape)) for weight in cut)

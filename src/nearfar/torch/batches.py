@@ -131,6 +131,8 @@ def batch_indices(labels: ArrayLike, P: int, K: int, seed: int, step: int) -> ND
     classes = np.asarray(labels)
     if classes.ndim != 1:
         raise ShapeError(f"expected labels of shape (n,), got {classes.shape}; pass one label for each item")
+    if classes.size and classes.dtype.kind not in "iub":
+        raise InputError(f"expected labels to be integers, got {classes.dtype}; number the classes")
     _check_range("P", P, 2)
     _check_range("K", K, 2)
     _check_range("seed", seed, 0)

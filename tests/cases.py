@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 import families
@@ -97,6 +98,11 @@ CASES = {
         *((False, v) for v in variants[1:]),
     )
 }
+# One case a loss; where a test need not meet every measure and variant, the others belong to make test-all.
+FIRST = {type(v).__name__: k for k, v in reversed(CASES.items())}
+ONE_EACH = [
+    pytest.param(v, id=k, marks=[] if FIRST[type(v).__name__] == k else pytest.mark.slow) for k, v in CASES.items()
+]
 # The whole product.
 ALL_CASES = {
     _name(loss): loss

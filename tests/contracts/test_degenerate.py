@@ -19,6 +19,7 @@ from cases import (
     CELLS,
     EPS,
     LARGEST,
+    ONE_EACH,
     SMALLEST,
     array,
     call,
@@ -43,12 +44,7 @@ from nearfar.testing.batches import (
 
 COMPUTE = {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"}
 
-# One case a loss; its other measures and variants belong to make test-all.
-FIRST = {type(v).__name__: k for k, v in reversed(CASES.items())}
-every_loss = pytest.mark.parametrize(
-    "loss",
-    [pytest.param(v, id=k, marks=[] if FIRST[type(v).__name__] == k else pytest.mark.slow) for k, v in CASES.items()],
-)
+every_loss = pytest.mark.parametrize("loss", ONE_EACH)
 cells = pytest.mark.parametrize(("framework", "dtype"), CELLS, ids=["-".join(c) for c in CELLS])
 
 

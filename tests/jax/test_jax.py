@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import nearfar as nf
-from cases import CASES, EPS, call, labels_for, table_scale
+from cases import CASES, EPS, FIRST, call, labels_for, table_scale
 from nearfar.engine import Strips
 
 # Thousands of small compilations: without LLVM's optimisations they take a third of the time.
@@ -23,7 +23,6 @@ jnp = jax.numpy
 
 HERE = Path(__file__).parent
 # One variant a loss is traced; a loss of each kind of rule is run as well. The rest belongs to make test-all.
-FIRST = {type(v).__name__: k for k, v in reversed(CASES.items())}
 KINDS = ("SupCon", "Triplet", "LiftedStructure", "Histogram", "Angular", "FastAP")
 FEATURES = [
     nf.BarlowTwinsLoss(),

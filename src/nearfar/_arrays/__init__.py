@@ -9,6 +9,7 @@ from nearfar._arrays.arithmetic import (
     exp_pair,
     exp_sum,
     exponential,
+    exponential_base,
     extremes,
     power_of_two,
     relu,
@@ -18,6 +19,7 @@ from nearfar._arrays.arithmetic import (
     step,
     subtract,
     times,
+    to_power,
     where,
 )
 from nearfar._arrays.convert import arange, as_like, integers, integers_on_host, narrow, working_copy, zeros
@@ -65,6 +67,7 @@ __all__ = [
     "exp_sum",
     "expect_matrix",
     "exponential",
+    "exponential_base",
     "extremes",
     "fill_diagonal",
     "fold",
@@ -90,6 +93,7 @@ __all__ = [
     "take_columns",
     "tally",
     "times",
+    "to_power",
     "turned",
     "where",
     "working_copy",

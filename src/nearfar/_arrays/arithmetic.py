@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from nearfar._arrays.convert import zeros
@@ -57,6 +59,16 @@ def exp_pair(xp: Namespace, a: Array, b: Array) -> tuple[Array, Array, Array]:
 def exponential(xp: Namespace, z: Array) -> Array:
     """``exp(z)``; ``z`` is overwritten where the library allows."""
     return xp.exp(z) if is_jax(z) else xp.exp(z, out=z)
+
+
+def exponential_base(a: Array) -> float:
+    """Base of the library's cheapest exponential: powers of two take torch half the time, NumPy twice."""
+    return 2.0 if is_torch(a) else math.e
+
+
+def to_power(xp: Namespace, z: Array) -> Array:
+    """:func:`exponential_base` to the power ``z``, which is overwritten."""
+    return xp.exp2(z, out=z) if is_torch(z) else xp.exp(z, out=z)
 
 
 def at_least(xp: Namespace, a: Array, least: float) -> Array:

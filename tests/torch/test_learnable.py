@@ -156,9 +156,9 @@ def test_ignored_items_and_masks(loss, names, batch):
 def test_class_weights(measure, batch):
     loss, names = nf.CrossEntropyLoss(0.4, measure), ["temperature"]
     (x, other), labels = leaf_pair(batch[0]), batch[1]
-    w, other_w = leaf_pair(np.random.default_rng(3).normal(size=(8, 5)))  # label 9 is no class
+    w, other_w = leaf_pair(np.random.default_rng(3).normal(size=(10, 5)))
     stored, oracle = leaves(loss, names)
-    expected = oracles.dense(oracle, other, *oracles.relation(labels, range(8)), other_w)
+    expected = oracles.dense(oracle, other, *oracles.relation(labels, range(10)), other_w)
     module = double(loss, names)
     expect_gradients(module(x, labels, class_weights=w), expected, module, stored, [(x, other), (w, other_w)])
 

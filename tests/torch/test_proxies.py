@@ -13,7 +13,7 @@ from nearfar.torch import Learnable, Proxies, backward_in_chunks
 from ranks import run_ranks
 
 X = torch.randn(9, 5, generator=torch.Generator().manual_seed(2))
-Y = torch.tensor([0, 3, 3, 4, 5, 0, 2, 3, 9])  # 9 is no class
+Y = torch.tensor([0, 3, 3, 4, 5, 0, 2, 3, 1])
 CLASS = torch.arange(6)
 WITH_WEIGHTS = [
     nf.CrossEntropyLoss(),
@@ -232,6 +232,7 @@ def test_refusals():
     for given, error, match in [
         (lambda: module(X.numpy(), Y), nf.BackendError, "expected torch tensors, got ndarray"),
         (lambda: module(X.to("meta"), Y), nf.BackendError, "move the module"),
+        (lambda: module(X, torch.where(Y == 1, 6, Y)), nf.InputError, "expected labels from 0 to 5"),
         (lambda: module(X[:, :4], Y), nf.ShapeError, "expected embeddings of 5 features, got 4"),
         (lambda: module(X[0], Y), nf.ShapeError, "expected embeddings of shape"),
         (lambda: module(X, [f"{c}" for c in Y]), nf.InputError, "got strings; number the classes"),

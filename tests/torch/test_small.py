@@ -71,16 +71,16 @@ def test_two_batches_asked_in_both_directions_in_one_strip(loss: Any) -> None:
 def test_class_weights_logits_and_masks() -> None:
     (x, labels), (w, _) = batch(4), batch(5, 4)
     both_ways(lambda engine: nf.ArcFaceLoss()(x, labels, class_weights=w, engine=engine), x, w)
-    labels[2], labels[5] = -1, 9
-    both_ways(lambda engine: nf.CrossEntropyLoss()(x, labels, class_weights=w, engine=engine), x, w)
+    labels[2] = labels[5] = -1
+    both_ways(lambda engine: nf.CrossEntropyLoss()(x, labels, class_weights=w, ignore_label=-1, engine=engine), x, w)
     weights = torch.rand(13, 13, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     both_ways(lambda engine: nf.SupConLoss()(x, nf.Mask(weights, 1 - weights), engine=engine), x)
 
 
 def test_logits_are_one_list_whatever_the_label() -> None:
     z = batch(6)[0]
-    labels = torch.tensor([0, 1, 2, 3, 4, 5, -7, 0, 1, 2, 3, 4, 0])
-    used = [k for k, c in enumerate(labels.tolist()) if 0 <= c < 5 and c != 3]
+    labels = torch.tensor([0, 1, 2, 3, 4, 3, 1, 0, 1, 2, 3, 4, 0])
+    used = [k for k, c in enumerate(labels.tolist()) if c != 3]
     value = nf.CrossEntropyLoss()(z, labels, ignore_label=3)
     (gradient,) = torch.autograd.grad(value, z)
     expected = torch.nn.functional.cross_entropy(z[used], labels[used])

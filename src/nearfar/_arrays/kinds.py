@@ -47,14 +47,22 @@ def namespace(**arrays: Array) -> Namespace:
         import array_api_compat.torch as xp
 
         return xp
-    quick = _quick_namespace(list(present.values()))
+    first = next(iter(arrays.items()))
+    quick = None if first[1] is None else _quick_namespace(list(present.values()))
     if quick is not None:
         return quick
-    for name, a in present.items():
+    for name, a in {**dict([first]), **present}.items():
         if not array_api_compat.is_array_api_obj(a):
             raise BackendError(
                 f"expected {name} to be an array of NumPy, PyTorch or another array-API library, "
                 f"got {type(a).__name__}; convert it first, for example with numpy.asarray"
+            )
+        if isinstance(a, np.ma.MaskedArray):
+            raise BackendError(f"expected {name} without a mask, got a masked array; leave the masked items out")
+        if is_torch(a) and not _is_plain(a):
+            raise BackendError(
+                f"expected {name} as a dense tensor with values, got layout {a.layout} on device {a.device}; "
+                "convert it first, for example with .to_dense()"
             )
     try:
         xp = array_api_compat.array_namespace(*present.values())
@@ -81,7 +89,7 @@ def _quick_namespace(arrays: list[Array]) -> Namespace | None:
     numpy = type(first) is np.ndarray
     if not numpy and not is_torch(first):
         return None
-    if not (first.dtype.kind == "f" and first.itemsize <= 8 if numpy else first.is_floating_point()):
+    if not (first.dtype.kind == "f" and first.itemsize <= 8 if numpy else _is_wide(first) and _is_plain(first)):
         return None
     for other in arrays[1:]:
         if type(other) is not type(first) or other.dtype != first.dtype or other.device != first.device:
@@ -89,7 +97,18 @@ def _quick_namespace(arrays: list[Array]) -> Namespace | None:
     return _numpy if numpy else array_api_compat.array_namespace(first)
 
 
+def _is_wide(tensor: Array) -> bool:
+    """Whether it is of a floating dtype that numbers are worked with, not only stored in."""
+    return bool(tensor.is_floating_point()) and tensor.element_size() > 1
+
+
+def _is_plain(tensor: Array) -> bool:
+    return not tensor.is_meta and tensor.layout is sys.modules["torch"].strided
+
+
 def _is_real_floating(xp: Namespace, a: Array) -> bool:
+    if is_torch(a):
+        return _is_wide(a)
     if array_api_compat.is_numpy_array(a):
         return bool(np.issubdtype(a.dtype, np.floating)) and a.dtype.itemsize <= 8
     return bool(xp.isdtype(a.dtype, "real floating"))

@@ -19,7 +19,7 @@ from nearfar._arrays import (
 )
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine, Executor, Given, Outcome, Task, height
-from nearfar.losses.inputs import relation_of, stack_views
+from nearfar.losses.inputs import checked, relation_of, stack_views
 from nearfar.losses.sums import added, added_to, scaled
 from nearfar.measures import Measure, expect_kind
 from nearfar.measures.base import Prepared
@@ -48,7 +48,8 @@ class PairLoss:
     def __post_init__(self) -> None:
         """Refuse a measure of the other kind and hyper-parameters that cannot be."""
         expect_kind(self, self.measure, self.kind)
-        self.check()
+        if not any(is_jax(value) for value in vars(self).values()):  # What JAX traces has no value to look at.
+            self.check()
 
     def check(self) -> None:
         """Raise for hyper-parameters that cannot be; subclasses fill it."""
@@ -96,7 +97,8 @@ class PairLoss:
             labels: One label an anchor, or a relation.
             references: What anchors are compared with; shape (references, features). Left out: the batch itself.
             reference_labels: One label a reference.
-            class_weights: For losses that have them, one row a class; label c means row c.
+            class_weights: For losses that have them, one row a class; label c means row c. A label without a row is an
+                error, but for ``ignore_label``, for labels that JAX traces and for sharded class weights.
             ignore_label: A label whose items take part in nothing.
             engine: ``"auto"``, ``"dense"`` or :class:`nearfar.engine.Strips`.
             group: Ranks whose batches are one: :class:`nearfar.torch.Ranks` or a torch.distributed process group;
@@ -153,7 +155,7 @@ class PairLoss:
         options = (references, reference_labels, class_weights, ignore_label)
 
         def ready() -> Ready:
-            return self._ready(self._given(embeddings, labels, *options), engine)
+            return self._ready(checked(self, self._given(embeddings, labels, *options), group), engine)
 
         if followed():
             from nearfar.torch._compiled import value_and_grad
@@ -236,7 +238,7 @@ class PairLoss:
         """The loss of what a call form is given, whose checks all ranks hear of."""
 
         def ready() -> Ready:
-            return self._ready(given(), engine)
+            return self._ready(checked(self, given(), group), engine)
 
         if followed():
             from nearfar.torch._compiled import evaluate

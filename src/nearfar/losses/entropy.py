@@ -16,6 +16,7 @@ from nearfar.losses.inputs import given_measures, given_pairs
 from nearfar.losses.softmax import check_temperature, logit, with_positives
 from nearfar.measures import Dot, Similarity
 from nearfar.relations import Classes, Pair, Relation, Rows
+from nearfar.relations.labels import expect_classes
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class CrossEntropyLoss(PairLoss):
         own = integers(xp, labels, "labels", embeddings, {})
         if own.shape[0] != embeddings.shape[0]:
             raise ShapeError(f"expected {embeddings.shape[0]} labels, got {own.shape[0]}; give one label an item")
+        expect_classes(xp, own, embeddings.shape[1], ignore_label)
         if ignore_label is not None:
             own = xp.where(own != ignore_label, own, -xp.ones_like(own))
         return None, Classes(own)
@@ -115,9 +117,9 @@ class CrossEntropyLoss(PairLoss):
 
 def own_among_all(xp: Namespace, logits: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
     """LSE over the pool and the listed positives minus the mean positive logit, and its derivatives by both."""
-    whole, among, others = with_positives(xp, logits, pool, pair)
-    loss = whole - xp.sum(times(xp, pair.share, logits), axis=1, keepdims=True)
-    return loss, others, among - pair.share
+    own, among, added, others = with_positives(xp, logits, pool, pair)
+    loss = added + (own - xp.sum(times(xp, pair.share, logits), axis=1, keepdims=True))
+    return loss, others, (among - pair.share) - among * others
 
 
 @dataclass(frozen=True)

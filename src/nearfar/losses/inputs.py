@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from nearfar._arrays import Array, Namespace, arange, as_like, compiling, expect_matrix, namespace
+from nearfar._arrays import (
+    Array,
+    Namespace,
+    arange,
+    as_like,
+    compiling,
+    expect_matrix,
+    namespace,
+)
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Given
 from nearfar.relations import Labels, Relation, Rows
+from nearfar.relations.labels import expect_classes
 
 
 def relation_of(labels: Any, reference_labels: Any, ignore: int | str | None) -> Relation:
@@ -20,6 +29,15 @@ def relation_of(labels: Any, reference_labels: Any, ignore: int | str | None) ->
             )
         return labels  # type: ignore[no-any-return]
     return Labels(labels, reference_labels, ignore)
+
+
+def checked(loss: Any, given: Given, group: Any) -> Given:
+    """What a call is given, whose labels are rows of its class weights unless those lie on other ranks too."""
+    if given.equal and given.references is not None and getattr(group, "class_weights", "equal") == "equal":
+        relation: Any = given.relation
+        classes = given.references.shape[0] // getattr(loss, "per_class", 1)
+        expect_classes(namespace(embeddings=given.anchors), relation.labels, classes, relation.ignore)
+    return given
 
 
 def stack_views(views: tuple[Array, ...]) -> tuple[Array, Labels]:

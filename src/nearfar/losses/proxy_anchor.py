@@ -15,6 +15,7 @@ from nearfar.losses.class_rows import class_labels
 from nearfar.losses.pools import positive_pool
 from nearfar.measures import Cosine, Similarity
 from nearfar.relations import Labels, Pair
+from nearfar.relations.labels import expect_classes
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class CountedAnchors(Passes):
     def run(self, upstream: Array | None, gradient: bool, into: tuple[Array, Array]) -> tuple[Array, Array]:
         """Losses and terms of the own anchors; their gradient is added to ``into``."""
         xp, measure = self.xp, self.loss.measure
-        rule = _Balanced(self.loss.alpha, self.loss.margin, measure, self._share())
+        rule = self.loss.counted(self._share())
         losses = [zeros(xp, (0,), self.a.rows)]
         for start, stop in self.strips():
             table = self.table(start, stop)
@@ -129,6 +130,10 @@ class ProxyAnchorLoss(PairLoss):
         if not 0 <= self.margin < float("inf"):
             raise InputError(f"expected margin >= 0, got {self.margin}; 0.1 in the paper")
 
+    def counted(self, share: Array) -> _Balanced:
+        """The loss as one mean, once it is known how many anchors there are for each with a positive."""
+        return _Balanced(self.alpha, self.margin, self.measure, share)
+
     def value_and_grad(
         self,
         embeddings: Array,
@@ -172,6 +177,7 @@ class ProxyAnchorLoss(PairLoss):
             raise ShapeError(
                 f"expected class_weights of shape (classes, features), got {tuple(class_weights.shape)}; stack them"
             )
+        expect_classes(xp, own, class_weights.shape[0], ignored)
         classes = arange(xp, class_weights.shape[0], class_weights)
         return Given(class_weights, embeddings, Labels(classes, own, ignored))
 

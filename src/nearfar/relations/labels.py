@@ -11,7 +11,9 @@ from nearfar._arrays import (
     Namespace,
     arange,
     extremes,
+    followed,
     integers,
+    is_jax,
     put_columns,
     where,
 )
@@ -76,6 +78,22 @@ def _expect_count(name: str, codes: Array, items: Array) -> None:
         raise ShapeError(
             f"expected {name} of shape ({items.shape[0]},), one for each item, got {tuple(codes.shape)}; "
             "check that both come from the same batch"
+        )
+
+
+def expect_classes(xp: Namespace, labels: Array, classes: int, ignore: int | None) -> None:
+    """Raise unless every label is a class or the ignored one; traced labels have no value to look at."""
+    if is_jax(labels) or followed() or labels.shape[0] == 0:
+        return
+    least, most = extremes(xp, labels)
+    if least >= 0 and most < classes:
+        return
+    outside = labels[(labels < 0) | (labels >= classes)]
+    outside = outside if ignore is None else outside[outside != ignore]
+    if outside.shape[0]:
+        raise InputError(
+            f"expected labels from 0 to {classes - 1}, one for each of {classes} classes, got {int(outside[0])}; "
+            "number the classes from 0, and name a label that stands for none as ignore_label"
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from nearfar._arrays import expect_matrix, integers, is_torch, namespace
 from nearfar._errors import BackendError, InputError, ShapeError
 from nearfar.relations import Labels
+from nearfar.relations.labels import expect_classes
 from nearfar.torch.learnable import Learnable
 from nearfar.torch.ranks import Ranks
 
@@ -133,10 +134,10 @@ class Proxies(torch.nn.Module):
         """Check a batch; its labels as integers on the device."""
         if not is_torch(embeddings):
             raise BackendError(f"expected torch tensors, got {type(embeddings).__name__}; call the loss itself")
-        xp = namespace(embeddings=embeddings)
-        expect_matrix("embeddings", embeddings)
         if embeddings.device != self.weight.device:
             raise BackendError(f"expected embeddings on {self.weight.device}, got {embeddings.device}; move the module")
+        xp = namespace(embeddings=embeddings)
+        expect_matrix("embeddings", embeddings)
         if embeddings.shape[1] != self.weight.shape[1]:
             raise ShapeError(
                 f"expected embeddings of {self.weight.shape[1]} features, got {embeddings.shape[1]}; "
@@ -148,6 +149,7 @@ class Proxies(torch.nn.Module):
         own: torch.Tensor = integers(xp, labels, "labels", embeddings, words)
         if words or isinstance(ignore_label, str):
             raise InputError("expected integer labels 0 … classes − 1, got strings; number the classes")
+        expect_classes(xp, own, self._classes, ignore_label)
         return own
 
 

@@ -107,5 +107,5 @@ def test_named_errors():
         log_loss([1.5], [1])
     with pytest.raises(InputError, match="at least 1"):
         brier([], [])
-    with pytest.raises(InputError, match="one bin"):
+    with pytest.raises(InputError, match="expected bins to be a whole number, 1 or more"):
         expected_calibration_error([0.5], [1], bins=0)

@@ -146,7 +146,7 @@ def test_named_errors():
         retrieval_interval([1.0, 0.0], ["a", "a"])
     with pytest.raises(InputError, match="genuine and impostor"):
         verification_interval(pair_scores(np.zeros((3, 3)), [1, 2, 3]), 0.01)
-    with pytest.raises(InputError, match="at least one draw"):
+    with pytest.raises(InputError, match="expected draws to be a whole number, 1 or more"):
         verification_interval(sample(), 0.01, draws=0)
     with pytest.raises(InputError, match="probability"):
         student_t_quantile(1.0, 3)

@@ -126,5 +126,5 @@ def test_degenerate_inputs():
         map_at_r(np.zeros((1, 2)), [1], ["1", "2"])
     with pytest.raises(InputError, match="infinity"):
         map_at_r(np.full((2, 2), np.inf), [1, 1])
-    with pytest.raises(InputError, match="k of at least 1"):
+    with pytest.raises(InputError, match="expected k to be a whole number, 1 or more"):
         recall_at_k(np.zeros((2, 2)), [1, 1], k=0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nearfar._errors import InputError
-from nearfar.metrics._checks import Array, binary, finite_pairs
+from nearfar.metrics._checks import Array, binary, finite_pairs, real_array, whole
 
 _STEPS = 100
 _ROUNDING = 1e-13  # of the mean loss: Newton goes on where the loss itself no longer resolves
@@ -51,7 +51,7 @@ class Platt:
             if not 0.0 < prior < 1.0:
                 raise InputError(f"expected a prior strictly between 0 and 1, got {prior}; 0.5 is even odds")
             shift = _logit(prior) - _logit(self.prior)
-        return _sigmoid(self.slope * np.asarray(scores, dtype=np.float64) + (self.intercept + shift))
+        return _sigmoid(self.slope * real_array(scores, "scores") + (self.intercept + shift))
 
 
 def platt(scores: ArrayLike, same: ArrayLike) -> Platt:
@@ -159,8 +159,7 @@ def expected_calibration_error(probability: ArrayLike, same: ArrayLike, bins: in
         0.2
     """
     p, y = _checked(probability, same)
-    if bins < 1:
-        raise InputError(f"expected at least one bin, got {bins}; 15 is usual")
+    bins = whole(bins, "bins")
     _, first, group, size = np.unique(p, return_index=True, return_inverse=True, return_counts=True)
     shared = np.bincount(group, weights=y, minlength=len(first)) / size
     order = np.argsort(p, kind="stable")

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nearfar._errors import InputError
 from nearfar.metrics._bootstrap import draw_weights, rejected_shares, sort_impostors, spent_ranks
-from nearfar.metrics._checks import class_index, finite_pairs, label_array, score_array, share
+from nearfar.metrics._checks import class_index, finite_pairs, label_array, score_array, share, whole
 from nearfar.metrics.verification import PairScores, fnmr_at_fmr
 
 
@@ -214,8 +214,9 @@ def student_t_quantile(probability: float, degrees: int) -> float:
         >>> round(student_t_quantile(0.975, 7), 4)
         2.3646
     """
-    if not 0.0 < probability < 1.0 or degrees < 1:
-        raise InputError(f"expected 0 < probability < 1 and degrees >= 1, got {probability} and {degrees}")
+    if not 0.0 < share(probability, "probability") < 1.0:
+        raise InputError(f"expected a probability strictly between 0 and 1, got {probability}; 0.975 is usual")
+    degrees = whole(degrees, "degrees")
     low, high = -math.pi / 2, math.pi / 2  # t = √degrees · tan(angle)
     for _ in range(80):
         middle = (low + high) / 2

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nearfar._errors import InputError
+from nearfar.metrics._checks import whole
 from nearfar.metrics._ranking import Ranking, rankings
 
 _Rule = Callable[[Ranking], NDArray[np.float64]]
@@ -205,8 +205,7 @@ def _apply(rule: _Rule, ranking: Ranking) -> NDArray[np.float64]:
 
 
 def _recall(k: int) -> _Rule:
-    if k < 1:
-        raise InputError(f"expected k of at least 1, got {k}; recall@1 is the nearest reference")
+    k = whole(k, "k")
 
     def rule(ranking: Ranking) -> NDArray[np.float64]:
         rows, columns = ranking.before.shape

@@ -85,7 +85,7 @@ def threshold_at_fmr(
         >>> found.certified, found.reason[:13]
         (False, 'estimate only')
     """
-    if not (0.0 < fmr < 1.0 and 0.5 <= confidence < 1.0):
+    if not (0.0 < share(fmr, "fmr") < 1.0 and 0.5 <= share(confidence, "confidence") < 1.0):
         raise InputError(f"expected fmr in (0, 1) and confidence in [0.5, 1), got {fmr} and {confidence}; 1 % is 0.01")
     impostors = sort_impostors(pairs)
     weights = draw_weights(pairs.unit_count, draws, seed)

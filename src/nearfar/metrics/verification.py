@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nearfar._errors import InputError, ShapeError
-from nearfar.metrics._checks import Array, class_index, label_array, score_array, share
+from nearfar.metrics._checks import Array, class_index, label_array, real_array, score_array, share
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _reject_rate(values: Array, thresholds: ArrayLike) -> NDArray[np.float64]:
 
 def _accepted(values: Array, thresholds: ArrayLike) -> NDArray[np.int64]:
     usable = np.sort(values[~np.isnan(values)])
-    return np.asarray(len(usable) - np.searchsorted(usable, np.asarray(thresholds), side="left"))
+    return np.asarray(len(usable) - np.searchsorted(usable, real_array(thresholds, "thresholds"), side="left"))
 
 
 def fnmr_at_fmr(genuine: ArrayLike, impostor: ArrayLike, fmr: float) -> tuple[float, float]:

@@ -7,12 +7,11 @@ often negative) and read nothing from a loss but its name and hyper-parameters.
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 import families
-from parts import log_sum_exp, masked_lse, soft_plus, soft_plus_of
+from digits import math
+from parts import cosine, dot, log_sum_exp, masked_lse, soft_plus, soft_plus_of, unit
 
 # ------------------------------------------------------------ the relation
 
@@ -35,22 +34,6 @@ def relation(labels, reference_labels=None, ignore=None):
 # ------------------------------------------------------------ loops: measures
 
 
-def unit(row):
-    top = max(map(abs, row))
-    if top == 0:
-        return [0.0] * len(row)
-    length = math.sqrt(math.fsum((v / top) ** 2 for v in row))
-    return [v / top / length for v in row]
-
-
-def dot(x, y):
-    return math.fsum(a * b for a, b in zip(x, y, strict=True))
-
-
-def cosine(x, y):
-    return dot(unit(x), unit(y))
-
-
 def cosine_distance(x, y):
     if not any(x) or not any(y):
         return 1.0
@@ -60,7 +43,7 @@ def cosine_distance(x, y):
 MEASURES = {
     "Dot": dot,
     "Cosine": cosine,
-    "Euclidean": math.dist,
+    "Euclidean": lambda x, y: math.dist(x, y),  # asked for at each call: in which numbers may change
     "SquaredEuclidean": lambda x, y: math.fsum((a - b) ** 2 for a, b in zip(x, y, strict=True)),
     "CosineDistance": cosine_distance,
     "Manhattan": lambda x, y: math.fsum(abs(a - b) for a, b in zip(x, y, strict=True)),
@@ -194,12 +177,14 @@ def _multi_similarity(loss, s, positive, negative):
     return [(1, pull + push)]
 
 
-def _circle(loss, s, positive, negative):
+def _circle(loss, s, positive, negative, held=None):
+    """``held`` are the similarities that both α are taken at, where they are held constant."""
     if not sum(positive) or not sum(negative):
         return []
-    m, g = loss.margin, loss.scale
-    pull = log_sum_exp([(p, -g * max(1 + m - v, 0.0) * (v - (1 - m))) for p, v in zip(positive, s, strict=True)])
-    push = log_sum_exp([(n, g * max(v + m, 0.0) * (v - m)) for n, v in zip(negative, s, strict=True)])
+    m, g, held = loss.margin, loss.scale, held or s
+    pull = [(p, -g * max(1 + m - u, 0.0) * (v - (1 - m))) for p, v, u in zip(positive, s, held, strict=True)]
+    push = [(n, g * max(u + m, 0.0) * (v - m)) for n, v, u in zip(negative, s, held, strict=True)]
+    pull, push = log_sum_exp(pull), log_sum_exp(push)
     return [(1, soft_plus(pull + push))]
 
 
@@ -257,15 +242,18 @@ def table(loss, x, y=None):
     return [[measure(a, b) for b in (x if y is None else y)] for a in [*x, *own]]
 
 
-def loops_on_table(loss, s, positive, negative):
-    """The mean loss from a table of measures, and each anchor's mean over its own terms."""
+def loops_on_table(loss, s, positive, negative, held=None):
+    """The mean loss from a table of measures, and each anchor's mean over its own terms.
+
+    A loss whose gradient takes a part of it as constant reads that part from the table ``held``.
+    """
     rule, name = RULES[type(loss).__name__], type(loss).__name__
     if name == "ContrastiveLoss" and loss.balanced:
         return _balanced(loss, s, positive, negative)
     if name in ("LiftedStructureLoss", *families.WHOLE_TABLE):
         rows = rule(loss, s, positive, negative)
     else:
-        rows = [rule(loss, *row) for row in zip(s, positive, negative, strict=True)]
+        rows = [rule(loss, *row) for row in zip(s, positive, negative, *([held] if held else []), strict=True)]
     sums = [(sum(w for w, _ in row), math.fsum(w * v for w, v in row)) for row in rows]
     count = sum(c for c, _ in sums)
     value = math.fsum(v for _, v in sums) / count if count else 0.0

@@ -1,10 +1,26 @@
-"""What the oracles of all families share: log-sum-exps and softplus, in plain floats and in PyTorch."""
+"""What the oracles of all families share: unit rows, log-sum-exps, softplus; in plain floats and in PyTorch."""
 
 from __future__ import annotations
 
-import math
-
 import torch
+
+from digits import math
+
+
+def unit(row):
+    top = max(map(abs, row))
+    if top == 0:
+        return [0.0] * len(row)
+    length = math.sqrt(math.fsum((v / top) ** 2 for v in row))
+    return [v / top / length for v in row]
+
+
+def dot(x, y):
+    return math.fsum(a * b for a, b in zip(x, y, strict=True))
+
+
+def cosine(x, y):
+    return dot(unit(x), unit(y))
 
 
 def log_sum_exp(weighted):

@@ -13,6 +13,7 @@ import oracles
 from cases import EPS, array, plain
 from nearfar._arrays import namespace, quiet
 from nearfar.engine.task import centre
+from nearfar.measures.base import normalise, unnormalise
 
 MEASURES = [nf.Cosine(), nf.Dot(), nf.Euclidean(), nf.SquaredEuclidean(), nf.CosineDistance(), nf.Manhattan()]
 every_measure = pytest.mark.parametrize("measure", MEASURES, ids=str)
@@ -202,3 +203,13 @@ def test_measures_are_values():
     assert hash(nf.SupConLoss(0.2)) == hash(nf.SupConLoss(0.2))
     assert {m.kind for m in MEASURES[:2]} == {"similarity"}
     assert {m.kind for m in MEASURES[2:]} == {"distance"}
+
+
+def test_a_zero_row_leaves_the_others_gradient_as_it_is():
+    rng = np.random.default_rng(8)
+    x, g = rng.normal(size=(2, 4, 3))
+    unit, norm = normalise(np, x)
+    others = unnormalise(np, unit, norm, g.copy())
+    unit[1], norm[1] = 0, 0
+    expected = np.where(norm > 0, others, 0)
+    np.testing.assert_allclose(unnormalise(np, unit, norm, g.copy()), expected, rtol=1e-14)

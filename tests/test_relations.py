@@ -10,6 +10,10 @@ import nearfar as nf
 import oracles
 from cases import array, plain
 from nearfar._arrays import namespace
+from nearfar.relations import Rows
+from nearfar.relations.masks import MaskPair
+from nearfar.relations.paired import Paired
+from nearfar.relations.whole import WholePair
 
 LABELS = np.array([4, 2, 4, 9, 2, 4, 7])
 OTHER = np.array([2, 2, 5, 4, 9, 9])
@@ -137,3 +141,110 @@ def test_many_labels_stay_apart():
         for framework in ("numpy", "torch"):
             positive, _ = matrices(nf.Labels(labels), framework, False, 7)
             assert positive.tolist() == oracles.relation(labels)[0]
+
+
+@frameworks
+@pytest.mark.parametrize("rows", HEIGHTS)
+@pytest.mark.parametrize(("further", "queries_too"), [(0, False), (0, True), (6, True), (6, False)])
+def test_queries_and_documents(framework, rows, further, queries_too):
+    """Three queries, their documents, six more documents; then perhaps the queries once more."""
+    x, y = (array(np.zeros((n, 2)), framework, "float64") for n in (3 + further, 9 + 3 * queries_too))
+    bound = Paired(3, 6, queries_too).bind(namespace(x=x), x, y)
+    positive, negative, found = np.zeros((2, x.shape[0], y.shape[0])), [], []
+    for i in range(x.shape[0]):
+        itself = (i, 9 + i) if i < 3 else (i % 3, *range(3, y.shape[0]))  # What follows the queries meets documents.
+        positive[0, i, i % 3] = i < 3
+        positive[1, i] = [c not in itself for c in range(y.shape[0])]
+    for start in range(0, x.shape[0], rows):
+        pair = bound.strip(start, min(start + rows, x.shape[0]))
+        ones = array(np.ones((min(start + rows, x.shape[0]) - start, y.shape[0])), framework, "float64")
+        found.append(plain(pair.add(0 * ones, pair.weight)))
+        negative.append(plain(pair.weigh(pair.negatives(1 * ones, 0.0))))
+        assert plain(pair.negative_count)[:, 0].tolist() == negative[-1].sum(1).tolist()
+        assert plain(pair.positive_count)[:, 0].tolist() == found[-1].sum(1).tolist()
+        assert np.isfinite(plain(pair.negative_logits(1 * ones))).tolist() == (negative[-1] > 0).tolist()
+        assert np.isfinite(plain(pair.valid_logits(1 * ones))).tolist() == (negative[-1] + found[-1] > 0).tolist()
+        assert (float(pair.positive_total), float(pair.negative_total)) == (positive[0].sum(), positive[1].sum())
+    assert np.concatenate(found).tolist() == positive[0].tolist()
+    assert np.concatenate(negative).tolist() == positive[1].tolist()
+
+
+def test_a_guide_keeps_negatives_as_near_as_the_positive():
+    labels, guide = np.array([0, 0, 1, 1, 2, 2, 3]), np.eye(2)[[0, 1, 0, 1, 0, 1, 1]]
+    positive, negative = matrices(nf.Guided(nf.Labels(labels), guide), "numpy", False, 3)
+    right, wrong = oracles.relation(labels)
+    assert positive.tolist() == right
+    # The positives have cosine 0; the last anchor has none and keeps all.
+    far = guide @ guide.T == 0
+    far[6] = True
+    assert negative.tolist() == (np.array(wrong) * far).tolist()
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_answers_of_another_shape_are_named(wrong):
+    given = [np.ones((4, 1)), np.zeros((4, 1))]
+    given[wrong] = given[wrong][:3]
+    x = np.zeros((4, 1))
+    with pytest.raises(nf.ShapeError, match=r"one answer for each of \(4, 1\) pairs"):
+        Rows(*given).weights(namespace(x=x), x)
+
+
+@frameworks
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_list_of_all_references_says_what_a_mask_says(framework, uniform):
+    rng = np.random.default_rng(4)
+    given = rng.integers(0, 2, size=(5, 6)).astype(float)
+    given = np.stack([given, (1 - given) * (rng.random((5, 6)) > 0.2)])
+    given[0, 2] = 0
+    if not uniform:
+        given = given * rng.uniform(0.2, 3.0, size=given.shape)
+    table, values = rng.normal(size=(2, 5, 6))
+    positive, negative = (array(v, framework, "float64") for v in given)
+    x = array(table, framework, "float64")
+    xp = namespace(x=x)
+    totals = xp.sum(positive), xp.sum(negative)
+    whole = WholePair(xp, positive, negative, totals, uniform)
+    mask = MaskPair(xp, positive, negative, lambda: totals)
+    assert (whole.positive_total, whole.negative_total) == totals
+    for fact in ("positive_count", "negative_count"):
+        assert plain(getattr(whole, fact)).tolist() == plain(getattr(mask, fact)).tolist()
+    whole_share, mask_share = (plain(p.add(x * 0, p.share)) for p in (whole, mask))
+    np.testing.assert_allclose(whole_share, mask_share, rtol=1e-15)
+    assert plain(whole.index).tolist() == [list(range(6))] * 5
+    assert plain(whole.add(x * 1, array(values, framework, "float64"))).tolist() == (table + values).tolist()
+    copy = whole.take(x)
+    copy *= 0
+    assert plain(x).tolist() == table.tolist()
+    for said in ("negative_logits", "valid_logits"):
+        ours, theirs = (plain(getattr(p, said)(x * 1)) for p in (whole, mask))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-15)
+    ours, theirs = (plain(p.weigh(p.negatives(x * 1, 0.0))) for p in (whole, mask))
+    assert ours.tolist() == theirs.tolist()
+    assert plain(whole.negatives(x * 1, 7.0)).tolist() == np.where(given[1] != 0, table, 7.0).tolist()
+
+
+@pytest.mark.parametrize("name", ["guided", "tags", "function", "mask", "labels"])
+def test_totals_of_a_tall_table(name):
+    """Taller than any strip in which totals are summed."""
+    rng = np.random.default_rng(6)
+    labels, x = np.arange(300) % 4, np.zeros((300, 2))
+    same = (labels[:, None] == labels) & ~np.eye(300, dtype=bool)
+    relation = {
+        "guided": nf.Guided(nf.Labels(labels), rng.normal(size=(300, 3))),
+        "tags": nf.MultiLabels(rng.integers(0, 2, size=(300, 3)), graded=True),
+        "function": nf.Pairwise(lambda i, j: (same[i[:, None], j] * 0.5, ~same[i[:, None], j] * (1.0 + i[:, None]))),
+        "mask": nf.Mask(same * 2.0, ~same * (labels + 1.0)),
+        "labels": nf.Labels(labels),
+    }[name]
+    bound = relation.bind(namespace(x=x), x, None)
+    pairs = [bound.strip(start, min(start + 77, 300)) for start in range(0, 300, 77)]
+    for side in ("positive", "negative"):
+        total = sum(float(getattr(pair, f"{side}_count").sum()) for pair in pairs)
+        assert total > 0
+        assert [float(getattr(pair, f"{side}_total")) for pair in pairs] == pytest.approx([total] * 4, rel=1e-12)
+
+
+def test_defaults_of_relations():
+    guided = nf.Guided(nf.Labels([0]), np.ones((1, 2)))
+    assert (guided.margin, guided.relative, guided.reference_guide) == (0.0, False, None)
+    assert (nf.MultiLabels([[1]]).graded, nf.Labels([0]).ignore_references) == (False, True)

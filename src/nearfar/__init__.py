@@ -167,6 +167,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """``nf.app``, ``nf.torch``, ``nf.plot`` and other parts: loaded when first asked for."""
-    if name in ("app", "conventions", "engine", "keras", "metrics", "plot", "torch"):
+    if name in ("app", "conventions", "engine", "jax", "keras", "metrics", "plot", "torch"):
         return import_module(f"nearfar.{name}")
     raise AttributeError(f"module 'nearfar' has no attribute {name!r}")

@@ -8,12 +8,14 @@ stack, scale, add. Anything else is refused, so that no gradient is ever lost si
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from nearfar._arrays import Array, narrow
 from nearfar._errors import BackendError
+from nearfar.engine.moments import MOMENTS, refusal, slope, with_values
 
 Pull = Callable[[Array], None]
 
@@ -90,13 +92,48 @@ def _unknown(what: str) -> BackendError:
     return BackendError(f"expected a call form of a loss, got {what}; do it outside, in the framework")
 
 
-def apply(run: Callable[[bool, Array | None], Any], anchors: Array, references: Any, per_anchor: bool) -> Array:
-    """The loss (or each anchor's loss) as an array that hands its gradient back; ``run`` as of the torch binding."""
+def learned(loss: Any) -> dict[str, Watched]:
+    """The hyper-parameters of a loss that are watched."""
+    values = {name: value for name, value in vars(loss).items() if isinstance(value, Watched)}
+    for name in values:
+        if name not in loss.learnable:
+            raise refusal(loss, name)
+    return values
+
+
+def asked_of(task: Any, values: dict[str, Watched]) -> Any:
+    """The task that gives their moments, with plain numbers in their place."""
+    if not values:
+        return task
+    moments = {MOMENTS[task.loss.learnable[name]] for name in values}
+    loss = with_values(task.loss, {name: float(value) for name, value in values.items()})
+    return replace(task, loss=loss, moments=tuple(sorted(moments)))
+
+
+def apply(
+    run: Callable[[bool, Array | None], Any],
+    anchors: Array,
+    references: Any,
+    per_anchor: bool,
+    loss: Any = None,
+    values: dict[str, Watched] | None = None,
+) -> Array:
+    """The loss (or each anchor's loss) as an array that hands its gradient back; ``run`` as of the torch binding.
+
+    ``values`` are hyper-parameters of ``loss`` that have a gradient too.
+    """
     outcome = run(not per_anchor, None)
 
     def pull(upstream: Array) -> None:
-        gradients = (run(True, upstream) if per_anchor else outcome).gradients
-        for array, gradient in zip((anchors, references), gradients, strict=True):
+        found = run(True, upstream) if per_anchor else outcome
+        given = [*zip((anchors, references), found.gradients, strict=True)]
+        for name, value in (values or {}).items():
+            shift = None if found.shift is None else np.sum(found.shift, dtype=np.float64)
+            temperature = float(getattr(loss, "temperature", 1.0))
+            given.append(
+                (value, np.asarray(slope(loss.learnable[name], float(value), found.scale, shift, temperature)))
+            )
+        for array, gradient in given:
             if gradient is not None:
                 _hand_back(array, gradient=narrow(gradient if per_anchor else gradient * upstream, array))
 
@@ -126,4 +163,4 @@ def value_and_grad(function: Callable[..., Array], *arrays: Array) -> tuple[Arra
     return np.asarray(value), tuple(totals)
 
 
-__all__ = ["Watched", "apply", "value_and_grad"]
+__all__ = ["Watched", "apply", "asked_of", "learned", "value_and_grad"]

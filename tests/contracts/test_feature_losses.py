@@ -12,8 +12,8 @@ import torch
 
 import nearfar as nf
 from cases import CELLS, EPS, LARGEST, OF_FEATURES, SMALLEST, array, plain
+from families.features import LOOPS, placed
 from nearfar.engine import strips
-from oracles import dot, unit
 
 RNG = np.random.default_rng(90)
 Z1 = RNG.normal(size=(9, 4)) * [0.3, 1.0, 0.7, 2.0] + [0.5, -1.0, 0.0, 3.0]
@@ -44,81 +44,6 @@ def views_of(loss, *views):
 def call(loss, *views):
     value, gradients = loss.value_and_grad(*views)
     return value, gradients if isinstance(gradients, tuple) else (gradients,)
-
-
-# ------------------------------------------------------------ loops
-
-
-def mean(values):
-    return math.fsum(values) / len(values)
-
-
-def correlation(x, y):
-    a, b = ([v - mean(row) for v in row] for row in (x, y))
-    return dot(unit(a), unit(b))
-
-
-def _barlow(loss, z1, z2):
-    one, two = (list(zip(*z, strict=True)) for z in (z1, z2))
-    table = [[correlation(x, y) for y in two] for x in one]
-    near = [(1 - row[i]) ** 2 for i, row in enumerate(table)]
-    return math.fsum(near) + loss.redundancy * math.fsum(
-        v * v for i, row in enumerate(table) for j, v in enumerate(row) if i != j
-    )
-
-
-def _vicreg(loss, *views):
-    n, d = len(views[0]), len(views[0][0])
-    value = loss.invariance * mean(
-        [(a - b) ** 2 for x, y in zip(*views, strict=True) for a, b in zip(x, y, strict=True)]
-    )
-    if n < 2:
-        return value
-    for z in views:
-        rows = [[v - mean(row) for v in row] for row in zip(*z, strict=True)]
-        table = [[dot(x, y) / (n - 1) for y in rows] for x in rows]
-        value += loss.variance * mean(
-            [max(loss.target - math.sqrt(row[j] + loss.epsilon), 0.0) for j, row in enumerate(table)]
-        )
-        value += (
-            loss.covariance / d * math.fsum(v * v for i, row in enumerate(table) for j, v in enumerate(row) if i != j)
-        )
-    return value
-
-
-def placed(loss, z):
-    return [unit(row) for row in z] if getattr(loss, "unit", True) else z
-
-
-def _alignment(loss, z1, z2):
-    return mean([math.dist(x, y) ** loss.power for x, y in zip(placed(loss, z1), placed(loss, z2), strict=True)])
-
-
-def _uniformity(loss, z):
-    z = placed(loss, z)
-    pairs = [-loss.t * math.dist(x, y) ** 2 for i, x in enumerate(z) for j, y in enumerate(z) if i != j]
-    top = max(pairs)
-    return math.log(mean([math.exp(v - top) for v in pairs])) + top
-
-
-def _koleo(loss, z):
-    z = placed(loss, z)
-    near = [min(math.dist(x, y) for j, y in enumerate(z) if i != j) for i, x in enumerate(z)]
-    return -mean([math.log(max(v, loss.floor)) for v in near])
-
-
-def _byol(loss, p, z):
-    return mean([2 - 2 * dot(unit(x), unit(y)) for x, y in zip(p, z, strict=True)])
-
-
-LOOPS = {
-    nf.BarlowTwinsLoss: _barlow,
-    nf.VICRegLoss: _vicreg,
-    nf.AlignmentLoss: _alignment,
-    nf.UniformityLoss: _uniformity,
-    nf.KoLeoLoss: _koleo,
-    nf.BYOLLoss: _byol,
-}
 
 
 def looped(loss, *views):
@@ -331,7 +256,7 @@ def test_any_layout(loss):
 @pytest.mark.parametrize("height", [1, 4, 9])
 def test_any_strip_height(loss, framework, height, monkeypatch):
     expected, (gradient,) = call(loss, Z1)
-    monkeypatch.setattr("nearfar.losses.sphere.tall", lambda count: height)
+    monkeypatch.setattr("nearfar.losses.features.tall", lambda count: height)
     value, (other,) = call(loss, array(Z1, framework, "float64"))
     assert strips.tall(9) > 9
     assert float(value) == pytest.approx(float(expected), rel=1e-14)
@@ -342,7 +267,7 @@ def test_uniformity_where_every_strip_underflows_but_one(monkeypatch):
     """Far apart, each exponential alone is 0; each strip has its own shift."""
     far = np.arange(8.0)[:, None] ** 3 * 40.0
     loss = nf.UniformityLoss(unit=False)
-    monkeypatch.setattr("nearfar.losses.sphere.tall", lambda count: 3)
+    monkeypatch.setattr("nearfar.losses.features.tall", lambda count: 3)
     value, (gradient,) = call(loss, far)
     assert float(value) == pytest.approx(looped(loss, far), rel=1e-13)
     assert float(value) < -3000

@@ -156,5 +156,9 @@ def test_which_losses_come_in_parts():
     assert found["apart"] > 8
     for loss in (nf.TripletLoss(), nf.LiftedStructureLoss(), nf.FastAPLoss(), nf.MultiSimilarityLoss()):
         assert parts_of(loss) is None
-    assert parts_of(nf.MarginLoss(active_only=True)) is None
-    assert parts_of(nf.MultiSimilarityLoss(epsilon=None)) == "pooled"
+    for loss in (nf.MarginLoss(active_only=True), nf.BinomialDevianceLoss(by_anchor=True)):
+        assert parts_of(loss) is None
+        assert parts_of(type(loss)()) == "apart"
+    for loss in (nf.MultiSimilarityLoss(epsilon=None), nf.NPairLoss()):
+        assert parts_of(loss) == "pooled"
+    assert parts_of(nf.NPairLoss(one_versus_one=True)) is None

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import nearfar as nf
+from cases import CASES, is_logits
 from nearfar.engine import half_tiles, pooled_tiles
 from nearfar.relations import blocks
 
@@ -76,6 +77,32 @@ def test_equal_to_the_definition(runs, loss, n, framework):
     wanted, wanted_gradient = loss.value_and_grad(x, y, engine="dense")
     assert float(value) == pytest.approx(float(wanted), rel=1e-12, abs=1e-14)
     close(gradient, wanted_gradient)
+
+
+HALVED = (
+    nf.BinomialDevianceLoss, nf.ChopraLoss, nf.CircleLoss, nf.ContrastiveLoss, nf.DebiasedContrastiveLoss,
+    nf.DecoupledContrastiveLoss, nf.GeneralizedLiftedStructureLoss, nf.InfoNCELoss, nf.MagnetLoss, nf.MarginLoss,
+    nf.MultiSimilarityLoss, nf.NCALoss, nf.NPairLoss, nf.NoiseContrastiveLoss, nf.SigLIPLoss,
+    nf.SoftNearestNeighborLoss, nf.SupConLoss, nf.TupletMarginLoss,
+)  # fmt: skip
+
+
+def looks_at_whole_rows(loss):
+    whole = ("by_anchor", "one_versus_one", "active_only")
+    return any(getattr(loss, name, False) for name in whole) or getattr(loss, "epsilon", None) is not None
+
+
+@pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
+def test_which_losses_have_half_tiles(runs, loss):
+    x, y = batch(41)
+    if is_logits(loss, None):
+        return
+    value, gradient = loss.value_and_grad(x, y)
+    assert runs == [True] * (isinstance(loss, HALVED) and not looks_at_whole_rows(loss))
+    if runs:
+        wanted, wanted_gradient = loss.value_and_grad(x, y, engine="dense")
+        assert float(value) == pytest.approx(float(wanted), rel=1e-12, abs=1e-14)
+        close(gradient, wanted_gradient)
 
 
 @every_loss

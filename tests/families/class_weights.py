@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 import nearfar as nf
+from digits import math
 from parts import log_sum_exp, masked_lse, soft_plus, soft_plus_of
 
 VARIANTS = {

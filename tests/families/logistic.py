@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import nearfar as nf
+from digits import math
 from parts import soft_plus, soft_plus_of
 
 VARIANTS: dict = {
@@ -41,7 +40,7 @@ def _deviance(loss, s, positive, negative):
         if not pairs:
             terms.append([])
         elif loss.by_anchor:
-            terms.append([(1, near / max(sum(p), 1) + far / max(sum(n), 1))])
+            terms.append([(1, near / (sum(p) or 1) + far / (sum(n) or 1))])
         else:
             share = pairs / (all_near + all_far)
             terms.append([(share, (near / max(all_near, 1) + far / max(all_far, 1)) / share)])
@@ -57,7 +56,8 @@ def _dense_deviance(loss, s, p, n):
     far = (n * soft_plus_of(loss.alpha * loss.cost * (s - loss.base))).sum(1)
     pairs = (p + n).sum(1)
     if loss.by_anchor:
-        return near / p.sum(1).clamp(min=1) + far / n.sum(1).clamp(min=1), (pairs > 0).to(s)
+        near, far = (v / (k + (k == 0)) for v, k in ((near, p.sum(1)), (far, n.sum(1))))
+        return near + far, (pairs > 0).to(s)
     return near / p.sum().clamp(min=1) + far / n.sum().clamp(min=1), pairs / pairs.sum().clamp(min=1)
 
 

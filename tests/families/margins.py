@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 import nearfar as nf
+from digits import math
 from parts import log_sum_exp, masked_lse, soft_plus, soft_plus_of
 
 VARIANTS = {
@@ -71,19 +70,21 @@ def _general_lifted(loss, d, positive, negative):
 
 
 def _weighed(gaps, scale):
-    """The mean of the gaps above 0, each weighed by an exponential of it."""
-    gaps = [(w, g) for w, g in gaps if g > 0]
-    top = max((scale * g for _, g in gaps), default=0.0)
-    total = math.fsum(w * math.exp(scale * g - top) for w, g in gaps)
-    return math.fsum(w * math.exp(scale * g - top) * g for w, g in gaps) / total if gaps else 0.0
+    """The mean of the gaps above 0, each weighed by an exponential of it; triples (weight, gap, gap to weigh by)."""
+    gaps = [(w, g, h) for w, g, h in gaps if h > 0]
+    top = max((scale * h for _, _, h in gaps), default=0.0)
+    total = math.fsum(w * math.exp(scale * h - top) for w, _, h in gaps)
+    return math.fsum(w * math.exp(scale * h - top) * g for w, g, h in gaps) / total if gaps else 0.0
 
 
-def _ranked_list(loss, d, positive, negative):
-    near, far = _listed(positive, d), _listed(negative, d)
-    if not near or not far:
+def _ranked_list(loss, d, positive, negative, held=None):
+    """``held`` are the distances that the weights are taken at, where they are held constant."""
+    if not sum(positive) or not sum(negative):
         return []
-    pull = _weighed([(p, v - (loss.alpha - loss.margin)) for p, v in near], loss.positive_scale)
-    push = _weighed([(n, loss.alpha - v) for n, v in far], loss.negative_scale)
+    held, reach = d if held is None or loss.through_weights else held, loss.alpha - loss.margin
+    near = [(p, v - reach, u - reach) for p, v, u in zip(positive, d, held, strict=True) if p]
+    far = [(n, loss.alpha - v, loss.alpha - u) for n, v, u in zip(negative, d, held, strict=True) if n]
+    pull, push = _weighed(near, loss.positive_scale), _weighed(far, loss.negative_scale)
     return [(1, (1 - loss.balance) * pull + loss.balance * push)]
 
 
@@ -157,7 +158,8 @@ def _quadruplets(loss, d, positive, negative):
         ]
         first.append(math.fsum(max(v - u + loss.margin, 0.0) for _, v in near for _, u in far))
         second.append(math.fsum(max(v - u + loss.other_margin, 0.0) for _, v in near for u in others))
-        counts.append((len(near) * len(far), len(near) * len(others)))
+        pairs = sum(p for p, _ in near)
+        counts.append((pairs * sum(n for n, _ in far), pairs * len(others)))
     triplets, quadruplets = (max(sum(c[k] for c in counts), 1) for k in (0, 1))
     return [
         [(c / triplets, one / c + two / quadruplets * triplets / c)] if c else []

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 import nearfar as nf
+from digits import math
 
 VARIANTS = {
     "RecallAtKLoss": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -24,7 +25,7 @@ jax.config.update("jax_enable_x64", True)
 MESH = jax.make_mesh((4,), ("i",), axis_types=(AxisType.Auto,))
 OWN, ALL = PartitionSpec("i"), PartitionSpec()
 RNG = np.random.default_rng(3)
-X, Z, W = RNG.normal(size=(16, 5)), RNG.normal(size=(16, 5)), RNG.normal(size=(12, 5))
+X, Z = RNG.normal(size=(16, 5)), RNG.normal(size=(16, 5))
 LABELS = np.array([0, 3, 3, 7, 0, 9, 7, 7, 11, 3, 0, 9, 3, 7, 5, 5])
 
 
@@ -54,14 +55,32 @@ def outside():
     return error(jax.jit(jax.value_and_grad(value))(X, LABELS), loss.value_and_grad(X, LABELS))
 
 
-def class_weights():
-    loss = nf.CrossEntropyLoss()
+def class_weights(loss, rows):
+    w = RNG.normal(size=(12 * rows, 5))
 
     def inside(x, w, labels):
         return jax.value_and_grad(lambda x, w: loss(x, labels, class_weights=w, group="i"), argnums=(0, 1))(x, w)
 
-    ours = shared(inside, (OWN, ALL, OWN), (ALL, (OWN, ALL)))(X, W, LABELS)
-    return error(ours, loss.value_and_grad(X, LABELS, class_weights=W))
+    ours = shared(inside, (OWN, ALL, OWN), (ALL, (OWN, ALL)))(X, w, LABELS)
+    return error(ours, loss.value_and_grad(X, LABELS, class_weights=w))
+
+
+def learned(loss, form, inside, **values):
+    """Hyper-parameters equal on all devices (or one an anchor), their gradient taken on the devices or through them."""
+    each = {name: OWN if np.ndim(value) else ALL for name, value in values.items()}
+
+    def value(x, z, labels, values, **options):
+        own = nf.jax.learned(loss, **values)
+        return own.aligned(x, z, **options) if form == "aligned" else own(x, labels, **options)
+
+    def slopes(of):
+        return lambda x, z, labels, v: jax.value_and_grad(lambda x, v: of(x, z, labels, v), argnums=(0, 1))(x, v)
+
+    specs = (OWN, OWN, OWN, each)
+    group = partial(value, group="i")
+    ours = shared(slopes(group), specs, (ALL, (OWN, each))) if inside else jax.jit(slopes(shared(group, specs, ALL)))
+    values = jax.tree.map(jax.numpy.asarray, values)
+    return error(ours(X, Z, LABELS, values), slopes(value)(jax.numpy.asarray(X), jax.numpy.asarray(Z), LABELS, values))
 
 
 def two(form):
@@ -94,7 +113,12 @@ if __name__ == "__main__":
         "ignored": batch(nf.ContrastiveLoss(balanced=True), ignore_label=3),
         "lifted": batch(nf.LiftedStructureLoss()),
         "outside": outside(),
-        "class weights": class_weights(),
+        "class weights": class_weights(nf.CrossEntropyLoss(), 1),
+        "centres": class_weights(nf.SoftTripleLoss(per_class=2), 2),
+        "angles": class_weights(nf.ArcFaceLoss(), 1),
+        "learned": learned(nf.SigLIPLoss(), "aligned", True, temperature=0.3, bias=-2.0),
+        "learned outside": learned(nf.InfoNCELoss(), "aligned", False, temperature=0.3),
+        "boundaries": learned(nf.MarginLoss(), "labels", True, beta=np.linspace(0.9, 1.4, 16)),
         "aligned": two("aligned"),
         "views": two("views"),
         "untracked": untracked(),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 import nearfar as nf
 from cases import CASES, EPS, FIRST, call, labels_for, table_scale
 from nearfar.engine import Strips
+from nearfar.engine.moments import with_values
 
 # Thousands of small compilations: without LLVM's optimisations they take a third of the time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
@@ -212,6 +214,128 @@ def test_other_call_forms(wide):
     close(nf.CrossEntropyLoss()(jnp.asarray(a), [0, 2, 1, 1, 0, 0]), nf.CrossEntropyLoss()(a, [0, 2, 1, 1, 0, 0]))
 
 
+LEARNED = [
+    (nf.InfoNCELoss(), {"temperature": 0.3}, lambda own, a, b, y: own.aligned(a, b, engine=Strips(5))),
+    (nf.SigLIPLoss(), {"temperature": 0.3, "bias": -2.0}, lambda own, a, b, y: own.aligned(a, b)),
+    (nf.CrossEntropyLoss(), {"temperature": 0.3}, lambda own, a, b, y: own.per_anchor(a, y, class_weights=b) @ a[:, 0]),
+    (nf.MarginLoss(), {"beta": np.linspace(0.9, 1.4, 13)}, lambda own, a, b, y: own(a, y, engine=Strips(5))),
+    (nf.NCALoss(), {"temperature": 0.7}, lambda own, a, b, y: own(a, y)),
+    (nf.BinaryCrossEntropyLoss(), {"temperature": 0.7}, lambda own, a, b, y: own.pairs(a, b, y == 2)),
+    (
+        nf.MultipleNegativesRankingLoss(directions=("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")),
+        {"temperature": 0.7},
+        lambda own, a, b, y: own.aligned(a, b, a + b, engine=Strips(7)),
+    ),
+    (nf.LossSum, {"temperature": 0.7}, lambda own, a, b, y: (0.5 * own + nf.NCALoss())(a, y)),
+]
+
+
+@pytest.mark.parametrize(("loss", "start", "form"), LEARNED, ids=[str(k) for k in range(len(LEARNED))])
+def test_learned_hyper_parameters_are_those_of_torch(loss, start, form, batch, wide):
+    """Values and gradients of everything, compiled."""
+    loss = nf.SupConLoss() if loss is nf.LossSum else loss
+    y, names = np.asarray(batch[1]) % 13, list(start)
+    given = batch[0], np.random.default_rng(8).normal(size=batch[0].shape), *map(np.asarray, start.values())
+
+    def value(a, b, *values):
+        return form(replace(loss, **dict(zip(names, values, strict=True))), a, b, y)
+
+    leaves = [torch.tensor(v, requires_grad=True) for v in given]
+    wanted = form(with_values(loss, dict(zip(names, leaves[2:], strict=True))), *leaves[:2], y)
+    true = torch.autograd.grad(wanted, leaves, allow_unused=True, materialize_grads=True)
+    ours = jax.jit(jax.value_and_grad(value, argnums=tuple(range(len(given)))))(*map(jnp.asarray, given))
+    close(ours[0], wanted.detach())
+    for one, other in zip(ours[1], true, strict=True):
+        close(one, other)
+
+
+def test_what_cannot_be_learned_is_refused():
+    x = jnp.asarray(X, jnp.float32)
+    with pytest.raises(nf.InputError, match="that can be learned"):
+        nf.jax.learned(nf.ContrastiveLoss(), margin=x[0, 0])
+    with pytest.raises(nf.InputError, match="that can be learned"):
+        replace(nf.ContrastiveLoss(), margin=x[0, 0])(x, Y)
+    with pytest.raises(nf.InputError, match="take the loss inside"):
+        nf.jax.learned(0.5 * nf.SupConLoss(), temperature=x[0, 0])
+    with pytest.raises(nf.ShapeError, match=r"expected beta of shape \(\) or \(8,\)"):
+        nf.jax.learned(nf.MarginLoss(), beta=x[:3, 0])(x, Y)
+    with pytest.raises(nf.ShapeError, match=r"expected temperature of shape \(\)"):
+        nf.jax.learned(nf.SupConLoss(), temperature=x[:, 0])(x, Y)
+    with pytest.raises(nf.InputError, match="temperature > 0"):
+        replace(nf.SupConLoss(), temperature=-1.0)
+
+
+G, H = (np.random.default_rng(k).normal(size=(13, 3)) for k in (21, 22))
+TAGS = np.random.default_rng(23).integers(0, 2, (13, 6))
+MASK = np.random.default_rng(24).random((13, 13)) * (np.random.default_rng(25).random((13, 13)) > 0.5)
+
+
+def graded(rows, columns):
+    """A caller's function, of NumPy."""
+    return MASK[rows][:, columns], 1.5 * (MASK[rows][:, columns] == 0)
+
+
+RELATIONS = {
+    "guided labels": lambda labels: (nf.Guided(nf.Labels(labels, ignore=labels[0]), G, margin=0.05), False),
+    "guided rows": lambda labels: (nf.Guided(nf.Aligned(), G, H, margin=0.05, relative=True), True),
+    "guided mask": lambda labels: (nf.Guided(nf.Mask(MASK, 1 - MASK), G), False),
+    "tags": lambda labels: (nf.MultiLabels(TAGS, graded=True), False),
+    "tags of both": lambda labels: (nf.MultiLabels(TAGS, TAGS[::-1].copy()), True),
+    "a function": lambda labels: (nf.Pairwise(graded), False),
+}
+ON_RELATIONS = [nf.ContrastiveLoss(balanced=True), nf.LiftedStructureLoss(), nf.InfoNCELoss()]
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+@pytest.mark.parametrize(
+    "loss",
+    [pytest.param(v, marks=pytest.mark.slow if k == 2 else ()) for k, v in enumerate(ON_RELATIONS)],
+    ids=lambda v: type(v).__name__,
+)
+def test_other_relations(name, loss, batch, wide):
+    x, labels = batch
+    relation, two = RELATIONS[name](labels)
+    sides = [x, H @ np.ones((3, x.shape[1])) + x[::-1]] if two else [x]
+    value, gradients = loss.value_and_grad(x, relation, **({"references": sides[1]} if two else {}))
+
+    def of(sides):
+        return loss(sides[0], relation, engine=Strips(5), **({"references": sides[1]} if two else {}))
+
+    ours = jax.jit(jax.value_and_grad(of))(list(map(jnp.asarray, sides)))
+    close(ours[0], value)
+    for one, other in zip(ours[1], gradients if two else (gradients,), strict=True):
+        close(one, other)
+
+
+def test_what_is_left_of_relations_is_refused():
+    x = jnp.asarray(X, jnp.float32)
+    with pytest.raises(nf.InputError, match="mark the pairs in a Mask"):
+        nf.SupConLoss()(x, nf.Guided(nf.Guided(nf.Labels(Y), X), X))
+
+
+NEAR = {
+    "none": lambda x: x,
+    "some": lambda x: np.concatenate([x[:9], x[:4] * (1 + 1e-9)]),
+    "all": lambda x: x[[0] * 13] * (1 + 1e-9 * np.arange(13))[:, None],
+    "huge": lambda x: 1e160 * x,
+}
+
+
+@pytest.mark.parametrize("measure", [nf.Euclidean(), nf.CosineDistance()], ids=lambda v: type(v).__name__)
+def test_near_pairs_are_right_and_vmap_runs_no_more_than_it_needs(measure, batch, wide):
+    loss, labels = nf.TripletLoss(margin=0.3, measure=measure), batch[1]
+    names = [name for name in NEAR if name != "huge" or isinstance(measure, nf.CosineDistance)]
+    xs = np.stack([NEAR[name](batch[0]) for name in names])
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(lambda x: loss(x, labels, engine=Strips(5)))))(
+        jnp.asarray(xs)
+    )
+    for k, x in enumerate(xs):
+        value, gradient = loss.value_and_grad(x, labels)
+        close(values[k], value)
+        rounding = 1e-12 * np.abs(gradient).max() + 1e-14 / np.abs(x).max()
+        np.testing.assert_allclose(gradients[k], gradient, rtol=0, atol=rounding, err_msg=names[k])
+
+
 def test_vmap_is_a_loop(wide):
     rng, loss = np.random.default_rng(5), nf.ContrastiveLoss()
     x, labels = jnp.asarray(rng.normal(size=(3, 8, 4))), jnp.asarray(rng.integers(0, 3, (3, 8)))
@@ -254,7 +378,7 @@ def test_shard_map_is_one_device():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout.strip().splitlines()[-1])
-    assert len(errors) == 8
+    assert len(errors) == 13
     assert all(isinstance(error, float) and error < 1e-12 for error in errors.values()), errors
 
 

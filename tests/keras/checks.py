@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -126,6 +127,60 @@ def check_fit_learns():
     history = model.fit(x, y[:, None], batch_size=64, epochs=4, verbose=0).history["loss"]
     assert history[-1] < history[0], history
     assert model.evaluate(unseen, classes, batch_size=64, verbose=0) < before - 0.5
+
+
+LEARNED = [
+    (nf.InfoNCELoss(temperature=0.3), {"learned": ["temperature"], "form": "aligned", "largest_scale": 100.0}, X[::-1]),
+    (nf.SigLIPLoss(temperature=0.3, bias=-2.0), {"learned": ["temperature", "bias"], "form": "aligned"}, X[::-1]),
+    (nf.CosFaceLoss(temperature=0.3), {"classes": 10}, LABELS),
+    (nf.SoftTripleLoss(), {"classes": 10}, LABELS[:, None]),
+    (nf.CrossEntropyLoss(), {"classes": 10, "learned": ["temperature"], "ignore_label": 2}, LABELS),
+]
+
+
+def check_what_is_learned_has_numpys_gradient():
+    """One step of plain descent moves each parameter by the gradient that differences of NumPy's value give."""
+    for loss, options, other in LEARNED[1::3] if BACKEND == "jax" else LEARNED:
+        embeddings, beside = keras.Input((6,)), keras.Input(other.shape[1:], dtype=str(other.dtype))
+        layer = nf.keras.Learnable(loss, seed=1, **options)
+        model = keras.Model([embeddings, beside], layer(embeddings, beside))
+        model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+        before = [np.asarray(keras.ops.convert_to_numpy(w), "float64") for w in layer.trainable_weights]
+        names = [w.name for w in layer.trainable_weights]
+
+        def value(*weights, loss=loss, options=options, other=other, names=names):
+            own, given = loss, {"ignore_label": options["ignore_label"]} if "ignore_label" in options else {}
+            for name, w in zip(names, weights, strict=True):
+                if name == "weight":
+                    given["class_weights"] = w
+                else:
+                    number = np.exp(-float(w)) if name == "logit_scale" else float(w)
+                    own = replace(own, **{"temperature" if name == "logit_scale" else name: number})
+            x, y = X.astype("float64"), other.astype("float64") if options.get("form") else other.reshape(-1)
+            return float(own.aligned(x, y) if options.get("form") else own(x, y, **given))
+
+        told = model.evaluate([X, other], batch_size=9, verbose=0)
+        assert abs(told - value(*before)) < 1e-5 * max(1, abs(told)), (loss, told, value(*before))
+        model.fit([X, other], batch_size=9, verbose=0)
+        for k, weight in enumerate(layer.trainable_weights):
+            step = before[k] - keras.ops.convert_to_numpy(weight)
+            for place in np.ndindex(before[k].shape):
+                if before[k].ndim and sum(place) % 7:
+                    continue  # A sample of the places.
+                moved = []
+                for way in (1e-6, -1e-6):
+                    other_weights = [w.copy() for w in before]
+                    other_weights[k][place] += way
+                    moved.append(value(*other_weights))
+                slope = (moved[0] - moved[1]) / 2e-6
+                assert abs(step[place] - slope) < 2e-5 * max(1, abs(slope)), (loss, names[k], place, step[place], slope)
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(Path(folder) / "model.keras")
+            again = keras.saving.load_model(Path(folder) / "model.keras")
+        assert again.layers[-1].loss == layer.loss
+        assert np.isclose(again.evaluate([X, other], batch_size=9, verbose=0), model.evaluate([X, other], verbose=0))
+    expect(lambda: nf.keras.Learnable(nf.ContrastiveLoss(), ["margin"]), "can be learned")
+    expect(lambda: nf.keras.Learnable(nf.SupConLoss(), classes=3), "a loss with class weights")
 
 
 def check_eager_is_graph():

@@ -76,14 +76,16 @@ def test_weights_are_multiplicities(loss, batch, gallery):
 
 
 @every_loss
-@frameworks
-def test_weights_alone_in_an_anchors_list(loss, framework):
-    """Weights differ among the pairs of one anchor: the loops with the same weights."""
+@pytest.mark.parametrize(("framework", "unit"), [("numpy", 1.0), ("numpy", 0.25), ("torch", 1.0)])
+def test_weights_alone_in_an_anchors_list(loss, framework, unit):
+    """Weights differ among the pairs of one anchor, and may be parts of one: the loops with the same weights."""
     if isinstance(loss, families.LABELS_ONLY):
         pytest.skip("a mask is refused by name")
+    if isinstance(loss, nf.SmoothAPLoss) and unit < 1:
+        pytest.skip("its loops list a pair as often as it weighs")
     rng = np.random.default_rng(6)
     x, y = LEFT, RIGHT
-    positive, negative = rng.integers(0, 3, size=(2, 6, 6)) * 1.0
+    positive, negative = rng.integers(0, 3, size=(2, 6, 6)) * unit
     negative[positive > 0] = 0.0
     positive[2], negative[3] = 0.0, 0.0
     mask = nf.Mask(positive, negative)
@@ -370,6 +372,27 @@ def test_no_pairs_and_no_triplets():
     assert float(nf.ContrastiveLoss().distances(none[:, 0], [])) == 0
     assert float(nf.InfoNCELoss().views(none, none)) == 0
     assert float(nf.InfoNCELoss().aligned(none, none)) == 0
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+def test_mining_looks_past_the_padding_of_a_mask(epsilon):
+    """Lists of unlike length: what fills up the shorter ones may be the hardest negative."""
+    x = np.random.default_rng(3).normal(size=(6, 3))
+    x[4:] = x[0] + 0.1 * x[4:]
+    positive = np.zeros((6, 6))
+    positive[1, 2:4], positive[4, 5], positive[5, 3] = 1, 1, 1
+    loss = nf.MultiSimilarityLoss(alpha=3.0, beta=4.0, base=0.3, epsilon=epsilon)
+    negative = 1 - positive - np.eye(6)
+    alone = [loss(x[k : k + 1], nf.Mask(positive[[k]], negative[[k]]), references=x) for k in (1, 4, 5)]
+    together = loss(x, nf.Mask(positive, negative), references=x.copy())
+    assert float(together) == pytest.approx(np.mean(alone), rel=1e-13)
+
+
+@pytest.mark.parametrize("mining", ["all", "hard", "semihard", "easy", "easy-semihard"])
+def test_triplets_of_a_mask_without_a_positive(mining):
+    loss = nf.TripletLoss(mining=mining)
+    value, gradient = loss.value_and_grad(LEFT, nf.Mask(np.zeros((6, 6))))
+    assert (float(value), np.abs(gradient).max()) == (0, 0)
 
 
 def test_forms_refuse_what_does_not_fit():

@@ -487,6 +487,9 @@ def test_refusals_of_a_call(loss):
     ]:
         with pytest.raises(error, match=match):
             call()
+    with pytest.raises(nf.InputError, match="expected labels from 0 to"):
+        loss(X[:1], [99], class_weights=w)
+    assert float(loss(X[:0], Y[:0], class_weights=w)) == 0
     if hasattr(loss, "per_class"):
         with pytest.raises(nf.ShapeError, match="expected class_weights with 3 rows a class, got 17"):
             loss(X, Y, class_weights=w[:17])

@@ -174,6 +174,8 @@ def test_samples_refuse_what_does_not_fit():
         loss.samples(WORDS, CONTEXTS, DRAWN[0])
     with pytest.raises(nf.ShapeError, match="noise of shape"):
         loss.samples(WORDS, CONTEXTS, DRAWN, noise=np.zeros((7, 5)))
+    with pytest.raises(nf.ShapeError, match="expected anchor of shape"):
+        loss.samples(WORDS[0], CONTEXTS[0], DRAWN[0])
 
 
 def test_saturated_scores():

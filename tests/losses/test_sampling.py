@@ -44,6 +44,25 @@ def test_how_often_is_one_over_the_density():
     assert chi < 2.5 * (weight > 0).sum()
 
 
+@pytest.mark.parametrize("features", [2, 3, 5])
+def test_which_negative_a_draw_stands_for(features):
+    """The first whose weight, summed with those before it, passes the draw's share of all."""
+    x, y = batch(30, features)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    d = np.linalg.norm(unit[:, None] - unit, axis=2)
+    near = np.clip(d, 0.4, 1.2)
+    weight = near ** (2 - features) * (1 - near**2 / 4) ** ((3 - features) / 2)
+    sums = np.cumsum(np.where((d <= 1.2) & (y[:, None] != y), weight, 0), axis=1)
+    draws = np.random.default_rng(11).random((30, 4))  # The largest class has four members.
+    expected = []
+    for i in range(30):
+        for draw, j in zip(draws[i], np.flatnonzero(y == y[i]), strict=False):
+            if j != i and sums[i, -1] > 0:
+                expected.append((i, j, int(np.argmax(sums[i] > draw * sums[i, -1]))))
+    drawn = nf.distance_weighted(x, y, seed=11, nearest=0.4, farthest=1.2)
+    assert sorted(zip(*(part.tolist() for part in drawn), strict=True)) == sorted(expected)
+
+
 def test_a_seed_draws_it_again_whatever_the_strips_and_the_library(monkeypatch):
     x, y = batch()
     first = nf.distance_weighted(x, y, seed=5)
@@ -70,3 +89,5 @@ def test_bad_input_is_named():
             nf.distance_weighted(x, y, seed=0, **wrong)
     with pytest.raises(nf.InputError, match="two features"):
         nf.distance_weighted(x[:, :1], y, seed=0)
+    with pytest.raises(nf.ShapeError, match="expected embeddings of shape"):
+        nf.distance_weighted(x[0], y, seed=0)

@@ -10,32 +10,12 @@ import torch
 
 import nearfar as nf
 from cases import array, plain
+from families.features import angle, in_order
+from parts import cosine
 
 RNG = np.random.default_rng(23)
 LEFT, RIGHT = RNG.normal(size=(2, 11, 6))
 SCORE = np.array([3, 0, 5, 3, 1, 0, 4, 4, 2, 5, 3]) / 2 - 1
-
-
-def cosine(a, b):
-    return float(a @ b / math.sqrt((a @ a) * (b @ b)))
-
-
-def angle(a, b):
-    z, w = (v[:3] + 1j * v[3:] for v in (a, b))
-    product = (z * w.conj()).sum() / (np.linalg.norm(z) * np.linalg.norm(w))
-    return abs(product.real + product.imag)
-
-
-def loops(similarity, score, temperature):
-    """log(1 + Σ exp((s_j − s_i) / τ)) over all i scored above j."""
-    odds = [
-        (low - high) / temperature
-        for high, y in zip(similarity, score, strict=True)
-        for low, x in zip(similarity, score, strict=True)
-        if y > x
-    ]
-    top = max([0.0, *odds])
-    return top + math.log(math.exp(-top) + math.fsum(math.exp(z - top) for z in odds))
 
 
 def dense(similarity, score, temperature):
@@ -71,7 +51,7 @@ def gradients(value, *leaves):
 @every_loss
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
 def test_value_is_that_of_the_loops(loss, measure, form, framework):
-    expected = loops([measure(a, b) for a, b in zip(LEFT, RIGHT, strict=True)], SCORE, loss.temperature)
+    expected = in_order([measure(a, b) for a, b in zip(LEFT, RIGHT, strict=True)], SCORE, loss.temperature)
     for score in (SCORE, SCORE.tolist(), torch.tensor(SCORE) if framework == "torch" else 7 * SCORE - 40):
         value = loss.pairs(array(LEFT, framework, "float64"), array(RIGHT, framework, "float64"), score)
         assert float(value) == pytest.approx(expected, rel=1e-13)
@@ -93,7 +73,7 @@ def test_narrow_dtypes(loss, measure, form, dtype):
     left, right = (array(v, "torch", dtype).requires_grad_() for v in (LEFT, RIGHT))
     rows = zip(plain(left), plain(right), strict=True)
     value = loss.pairs(left, right, SCORE)
-    expected = loops([measure(a, b) for a, b in rows], SCORE, loss.temperature)
+    expected = in_order([measure(a, b) for a, b in rows], SCORE, loss.temperature)
     assert value.dtype == left.dtype
     assert value.item() == pytest.approx(expected, rel=2 * float(torch.finfo(value.dtype).eps) + 1e-6)
     value.backward()

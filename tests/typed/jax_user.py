@@ -24,6 +24,12 @@ def objective(weight: jax.Array, x: jax.Array, labels: jax.Array) -> jax.Array:
     return value
 
 
+def clip(logit_scale: jax.Array, left: jax.Array, right: jax.Array) -> jax.Array:
+    """A temperature that is learned."""
+    value: jax.Array = nf.jax.learned(CLIP, temperature=jnp.exp(-logit_scale)).aligned(left, right)
+    return value
+
+
 @partial(jax.jit, static_argnames="rate")
 def step(weight: jax.Array, x: jax.Array, labels: jax.Array, rate: float) -> tuple[jax.Array, jax.Array]:
     """One step of gradient descent."""
@@ -42,6 +48,7 @@ def main() -> None:
     views: jax.Array = LOSS.views(z, z[::-1])
     aligned: jax.Array = CLIP.aligned(z, z[::-1])
     pairs: jax.Array = nf.ContrastiveLoss().pairs(z, z[::-1], labels == 1)
+    print(float(jax.grad(clip)(jnp.log(10.0), z, z[::-1])))
     found, gradient = LOSS.value_and_grad(z, labels)
     print(float(views), float(aligned), float(pairs), float(found), gradient.shape)
 

@@ -1,6 +1,7 @@
 """JAX: the losses inside ``jit``, ``grad``, ``vmap`` and ``shard_map``.
 
-There is nothing to import from here: a loss that is given JAX arrays is a JAX function. Shapes are static and nothing
+A loss that is given JAX arrays is a JAX function; :func:`learned` gives it a temperature, bias or boundary that is
+differentiated too. Shapes are static and nothing
 depends on a label's value, so labels may be tracers; where they are not (a list, a NumPy array, a constant), an
 anchor's positives are a list as long as the largest class instead of its whole row.
 
@@ -10,6 +11,10 @@ rows is that of this mean, so gradients of replicated parameters are summed over
 itself), not averaged. Each device holds as many rows as the others; class weights are whole on each, and so is their
 gradient. Differentiating needs ``check_vma=True``, the default.
 
-A loss is differentiated once and in reverse. Rules that need passes of their own over the table (angular, quadruplet,
-proxy anchor; KoLeo and uniformity) run on NumPy's engine through ``jax.pure_callback``, on the host, without ``group``.
+A loss is differentiated once and in reverse. Angular and quadruplet losses run on NumPy's engine through
+``jax.pure_callback``, on the host; they and proxy anchor refuse ``group``.
 """
+
+from nearfar.jax._learned import learned
+
+__all__ = ["learned"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from nearfar._arrays import Array
@@ -12,6 +12,9 @@ from nearfar.engine import Given, Outcome, Task
 from nearfar.jax._axis import Axis
 from nearfar.jax._engine import run
 from nearfar.jax._plan import Marks, Plan, planned
+
+Values: TypeAlias = "dict[str, Array]"
+"""Hyper-parameters that are arrays."""
 
 
 @jax.custom_vjp
@@ -31,41 +34,47 @@ once.defvjp(lambda gradients: (gradients, None), _refuse)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _value(plan: Plan, anchors: Array, references: Array | None, marks: Marks) -> Array:
-    return run(plan, anchors, references, marks, False).value
+def _value(plan: Plan, anchors: Array, references: Array | None, values: Values, marks: Marks) -> Array:
+    return run(plan, anchors, references, marks, False, values).value
 
 
-def _value_forward(plan: Plan, anchors: Array, references: Array | None, marks: Marks) -> tuple[Array, Any]:
+def _value_forward(
+    plan: Plan, anchors: Array, references: Array | None, values: Values, marks: Marks
+) -> tuple[Array, Any]:
     if plan.axis is not None and not plan.tracked:
         # JAX would divide the gradient by the number of devices if it is taken outside shard_map, and not inside.
         raise InputError(
             f"expected embeddings that JAX knows to differ over the axis {plan.axis!r}, got ones it does not track; "
             "leave shard_map's check_vma=True, or call loss.value_and_grad inside"
         )
-    result = run(plan, anchors, references, marks, True)
+    result = run(plan, anchors, references, marks, True, values)
     return result.value, once(result.gradients)
 
 
 def _value_backward(plan: Plan, gradients: Any, upstream: Array) -> tuple[Any, ...]:
-    return *(None if g is None else g * upstream.astype(g.dtype) for g in gradients), None
+    return *jax.tree.map(lambda g: g * upstream.astype(g.dtype), gradients), None
 
 
 _value.defvjp(_value_forward, _value_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _per_anchor(plan: Plan, anchors: Array, references: Array | None, marks: Marks) -> Array:
-    return run(plan, anchors, references, marks, False).per_anchor
+def _per_anchor(plan: Plan, anchors: Array, references: Array | None, values: Values, marks: Marks) -> Array:
+    return run(plan, anchors, references, marks, False, values).per_anchor
 
 
-def _per_anchor_forward(plan: Plan, *given: Any) -> tuple[Array, Any]:
-    return run(plan, *given, False).per_anchor, given
+def _per_anchor_forward(
+    plan: Plan, anchors: Array, references: Array | None, values: Values, marks: Marks
+) -> tuple[Array, Any]:
+    given = anchors, references, values, marks
+    return _per_anchor(plan, *given), given
 
 
 def _per_anchor_backward(plan: Plan, given: Any, upstream: Array) -> tuple[Any, ...]:
     """The gradient needs the upstream of each anchor, so the table is run again."""
     wide = upstream.astype("float64" if upstream.dtype == "float64" else "float32")
-    return *once(run(plan, *given, True, wide).gradients), None
+    anchors, references, values, marks = given
+    return *once(run(plan, anchors, references, marks, True, values, wide).gradients), None
 
 
 _per_anchor.defvjp(_per_anchor_forward, _per_anchor_backward)
@@ -73,12 +82,12 @@ _per_anchor.defvjp(_per_anchor_forward, _per_anchor_backward)
 
 def apply(given: Given, task: Task, height: int | None, axis: Axis | None, per_anchor: bool) -> Array:
     """The loss (or each anchor's loss) as a value that JAX can transform."""
-    plan, marks = planned(task, given, height, axis)
-    return (_per_anchor if per_anchor else _value)(plan, given.anchors, given.references, marks)
+    plan, marks, values = planned(task, given, height, axis)
+    return (_per_anchor if per_anchor else _value)(plan, given.anchors, given.references, values, marks)
 
 
 def outcome_of(given: Given, task: Task, height: int | None, axis: Axis | None) -> Outcome:
     """Value and gradients."""
-    plan, marks = planned(task, given, height, axis)
-    result = run(plan, given.anchors, given.references, marks, True)
-    return Outcome(result.value, None, once(result.gradients))
+    plan, marks, values = planned(task, given, height, axis)
+    result = run(plan, given.anchors, given.references, marks, True, values)
+    return Outcome(result.value, None, once(result.gradients[:2]))

@@ -1,17 +1,15 @@
-"""The relation on a strip of static shape: nothing here depends on a label's value."""
+"""Labels on a strip of static shape: nothing here depends on a label's value."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from nearfar._arrays import Array, Namespace, add_columns, arange, take_columns, where
+from nearfar._arrays import Array, Namespace, add_columns, arange, take_columns
 from nearfar.jax._axis import total
 from nearfar.jax._plan import Plan
 from nearfar.relations import Pair
 from nearfar.relations.whole import WholePair
-
-INF = float("inf")
 
 
 class Listed(WholePair):
@@ -35,12 +33,12 @@ class Listed(WholePair):
 
 
 @dataclass
-class Relation:
-    """Who belongs together in a table of own anchors and all references.
+class ByLabels:
+    """Equal labels, in a table of own anchors and all references.
 
     Attributes:
         plan: The plan.
-        marks: Labels of the anchors and of the references, or weights of all pairs.
+        marks: Labels of the anchors and of the references.
         count: How many references there are.
         start: Place of the first anchor among the references, of a batch against itself.
         like: An array of the dtype that weights are computed in.
@@ -57,9 +55,6 @@ class Relation:
         """Lists from sorted labels, where it is known how long they are."""
         xp = self.xp
         self.lists: tuple[Array, Array, Array, int] | None = None
-        if self.plan.form != "labels":
-            self.totals = tuple(xp.sum(weight, dtype=xp.float64) for weight in self.marks)
-            return
         own, other = self.marks
         order = xp.argsort(other, stable=True)
         first, last = (xp.searchsorted(other[order], own, side=side) for side in ("left", "right"))
@@ -79,8 +74,6 @@ class Relation:
 
     def live(self, at: Array, real: Array) -> tuple[Array, Array]:
         """Which anchors of the strip and which references take part in anything."""
-        if self.plan.form != "labels":
-            return real, self.xp.ones((self.count,), bool)
         return real & self.kept[at], self.kept_others
 
     def places(self, at: Array) -> Array | None:
@@ -89,10 +82,7 @@ class Relation:
 
     def pair(self, at: Array, real: Array) -> Pair:
         """The relation of the anchors ``at``; one that is not real has no pairs."""
-        xp, plan, dtype = self.xp, self.plan, self.like.dtype
-        if plan.form != "labels":
-            positive, negative = (where(xp, real[:, None], weight[at], 0.0) for weight in self.marks)
-            return WholePair(xp, positive, negative, self.totals, False)
+        xp, dtype = self.xp, self.like.dtype
         own, other = self.marks
         rows, columns = self.live(at, real)
         alike, both = own[at][:, None] == other[None, :], rows[:, None] & columns[None, :]

@@ -11,14 +11,14 @@ from typing import Any
 from nearfar._arrays import Array, add_rows, exp_sum, times, where, zeros
 from nearfar.engine.sums import per_term
 from nearfar.jax._axis import largest, total
-from nearfar.jax._pairs import Listed
-from nearfar.jax._strips import Strip, Strips
+from nearfar.jax._strips import Ran, Strip, Strips
 from nearfar.relations import Pair
+from nearfar.relations.whole import WholePair
 
 INF = float("inf")
 
 
-def coupled_ran(strips: Strips, gradient: bool, upstream: Array | None) -> tuple[Array, Array, Any, Any]:
+def coupled_ran(strips: Strips, gradient: bool, upstream: Array | None) -> Ran:
     """As :func:`nearfar.jax._strips.strips_ran`, of a loss on the pools of both items of a pair."""
     xp, loss, axis = strips.xp, strips.loss, strips.relation.plan.axis
     pools, columns = _pools(strips)
@@ -46,22 +46,23 @@ def coupled_ran(strips: Strips, gradient: bool, upstream: Array | None) -> tuple
         weight = xp.exp(z - where(xp, pool != -INF, pool, 0.0)) * by_own
         weight = weight + xp.exp(z - safe[None, :]) * by_columns[None, :]
         weight = weight * slope if isinstance(slope, float) else times(xp, weight, slope)
-        left, right = strips.pull(strip, pair.add(weight, by_positive))
-        return [carry[0] + right], [left]
+        weight = pair.add(weight, by_positive)
+        left, right = strips.pull(strip, weight)
+        return [carry[0] + right], [left, *strips.moments(strip, weight)]
 
     (by_columns,), (losses, terms) = strips.each(judge, [xp.zeros_like(columns)])
     if not gradient:
-        return losses, terms, None, None
+        return Ran(losses, terms, None, None)
     by_columns = total(by_columns, axis)
-    (right,), (left,) = strips.each(weigh, [xp.zeros_like(strips.b.rows)])
-    return losses, terms, left, right
+    (right,), (left, *found) = strips.each(weigh, [xp.zeros_like(strips.b.rows)])
+    return Ran(losses, terms, left, right, *found)
 
 
 def _to_columns(columns: Array, pair: Pair, values: Array) -> Array:
     """``values`` of the listed positives added at their references."""
-    if isinstance(pair, Listed):
-        return add_rows(columns, pair.index.reshape(-1), values.reshape(-1))
-    return columns + values.sum(axis=0)
+    if type(pair) is WholePair:
+        return columns + values.sum(axis=0)
+    return add_rows(columns, pair.index.reshape(-1), values.reshape(-1))
 
 
 def _pools(strips: Strips) -> tuple[Array, Array]:
@@ -84,7 +85,7 @@ def _pools(strips: Strips) -> tuple[Array, Array]:
     return rows, where(xp, found, xp.log(where(xp, found, sums, 1.0)) + higher, -INF)
 
 
-def tallied_ran(strips: Strips, gradient: bool, upstream: Array | None) -> tuple[Array, Array, Any, Any]:
+def tallied_ran(strips: Strips, gradient: bool, upstream: Array | None) -> Ran:
     """As :func:`nearfar.jax._strips.strips_ran`, of a loss on the histograms of all positives and negatives."""
     xp, loss, axis = strips.xp, strips.loss, strips.relation.plan.axis
     empty = loss.tally(xp, strips.a.rows[:0], strips.a.rows[:0])
@@ -109,14 +110,15 @@ def tallied_ran(strips: Strips, gradient: bool, upstream: Array | None) -> tuple
     def weigh(carry: Any, strip: Strip) -> tuple[Any, Any]:
         pair = strip.pair
         weight = pair.weigh(pair.negatives(loss.push(xp, strip.values, near, far), 0.0))
-        left, right = strips.pull(strip, pair.add(weight, judged(strip)[3]))
-        return [carry[0] + right], [left]
+        weight = pair.add(weight, judged(strip)[3])
+        left, right = strips.pull(strip, weight)
+        return [carry[0] + right], [left, *strips.moments(strip, weight)]
 
     (far,), _ = strips.each(count, [empty])
     far = total(far, axis)
     (near,), (losses, terms) = strips.each(judge, [empty])
     near = total(near, axis)
     if not gradient:
-        return losses, terms, None, None
-    (right,), (left,) = strips.each(weigh, [xp.zeros_like(strips.b.rows)])
-    return losses, terms, left, right
+        return Ran(losses, terms, None, None)
+    (right,), (left, *found) = strips.each(weigh, [xp.zeros_like(strips.b.rows)])
+    return Ran(losses, terms, left, right, *found)

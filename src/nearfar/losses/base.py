@@ -268,7 +268,9 @@ class PairLoss:
             task = hyper.asked_of(task)
             return apply(run, called.anchors, called.references, per_anchor, hyper)
         if isinstance(called.anchors, _tape.Watched):
-            return _tape.apply(run, called.anchors, called.references, per_anchor)
+            values = _tape.learned(self)
+            task = _tape.asked_of(task, values)
+            return _tape.apply(run, called.anchors, called.references, per_anchor, self, values)
         outcome = run(False, None)
         return narrow(outcome.per_anchor if per_anchor else outcome.value, called.anchors)
 

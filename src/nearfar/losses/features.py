@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from nearfar import _tape
 from nearfar._arrays import (
     Array,
     Namespace,
+    arange,
     expect_matrix,
     followed,
     is_jax,
@@ -21,8 +22,23 @@ from nearfar._arrays import (
 )
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Outcome
+from nearfar.engine.strips import tall
 from nearfar.losses.sums import added, added_to, scaled
-from nearfar.measures.base import normalise, unnormalise
+from nearfar.measures import Measure
+from nearfar.measures.base import Prepared, normalise, unit_difference, unnormalise
+
+
+def by_strips(
+    xp: Namespace, measure: Measure, side: Prepared, body: Callable[[Array, Array], tuple[Array, ...]]
+) -> tuple[Array, ...]:
+    """What ``body(table, places)`` gives for the rows at ``places`` against all rows, one after the other."""
+    count, found = side.rows.shape[0], []
+    places = arange(xp, count, side.rows)
+    for start in range(0, count, tall(count)):
+        part = slice(start, min(start + tall(count), count))
+        table = measure.table(xp, side.strip(part.start, part.stop), side, start).values
+        found.append(body(table, places[part]))
+    return tuple(xp.concat(parts) for parts in zip(*found, strict=True))
 
 
 class FeatureLoss:
@@ -33,6 +49,8 @@ class FeatureLoss:
     ``per_anchor``; there is no table, so ``engine`` changes nothing; ranks cannot share it.
     """
 
+    # How a rule gets the table of a batch with itself; a library with loops of its own brings another.
+    by_strips: ClassVar[Any] = staticmethod(by_strips)
     # Batches that the rule takes.
     batches: ClassVar[int] = 2
     # Items below which there is nothing to learn: value 0, gradient 0.
@@ -106,6 +124,11 @@ class FeatureLoss:
             from nearfar.torch._compiled import value_and_grad
 
             return value_and_grad(self, views, engine, None)
+        if is_jax(views[0]):
+            from nearfar.jax._features import both
+
+            value, narrowed = both(self, *views)
+            return value, narrowed if len(views) > 1 else narrowed[0]
         value, gradients = self._run(xp, views)
         narrowed = tuple(
             xp.zeros_like(view) if gradient is None else narrow(gradient, view)
@@ -177,6 +200,14 @@ def centred(xp: Namespace, x: Array) -> Array:
 def on_sphere(xp: Namespace, x: Array, unit: bool) -> tuple[Array, Array | None]:
     """Unit rows and their norms, or the rows as they are."""
     return normalise(xp, x) if unit else (x, None)
+
+
+def difference(
+    xp: Namespace, one: tuple[Array, Array, Array | None], other: tuple[Array, Array, Array | None]
+) -> Array:
+    """Of rows of :func:`on_sphere`; each side is what that was given, and what it gave."""
+    (x, a, norm_a), (y, b, norm_b) = one, other
+    return a - b if norm_a is None or norm_b is None else unit_difference(xp, (x, a, norm_a), (y, b, norm_b))
 
 
 def from_sphere(xp: Namespace, rows: Array, norm: Array | None, gradient: Array) -> Array:

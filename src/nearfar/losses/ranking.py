@@ -91,7 +91,8 @@ class FastAPLoss(PairLoss):
 
     def _positives(self, xp: Namespace, near: Array, pair: Pair) -> Array:
         """``h⁺`` at each node."""
-        beside = (xp.clip(1 - xp.abs(near - k), min=0) for k in range(self.bins + 1))
+        # Not 1 − |t − k|, which would lose the digits of a t near a node.
+        beside = (xp.clip(xp.minimum(near - (k - 1), k + 1 - near), min=0) for k in range(self.bins + 1))
         return xp.stack([xp.sum(times(xp, pair.weight, part), axis=1) for part in beside], axis=1)
 
     def _negatives(self, xp: Namespace, far: Array, pair: Pair) -> Array:

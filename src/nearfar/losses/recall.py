@@ -68,7 +68,7 @@ class RecallAtKLoss(PairLoss):
         if not whole or not self.k:
             raise InputError(f"expected k to be a tuple of whole numbers >= 1, got {self.k!r}; for example k=(1, 2, 4)")
         check_temperature(self.temperature)
-        check_temperature(self.rank_temperature)
+        check_temperature(self.rank_temperature, "rank_temperature")
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """One pass over the strip for each listed positive."""
@@ -169,8 +169,16 @@ class PNPLoss(PairLoss):
         if self.variant == "Iu":
             return (1 + wrong) * grown, 1 + grown
         if self.variant == "Ib":
-            return (self.b * wrong - grown) / self.b**2, wrong / (1 + self.b * wrong)
+            return _above_log(xp, self.b * wrong, grown) / self.b**2, wrong / (1 + self.b * wrong)
         if self.variant == "Ds":
             return grown, 1 / (1 + wrong)
         kept = xp.exp(-self.alpha * grown)
         return -xp.expm1(-self.alpha * grown), self.alpha * kept / (1 + wrong)
+
+
+def _above_log(xp: Namespace, u: Array, log: Array) -> Array:
+    """``u − log(1 + u)``, of a small u by its series, since they cancel."""
+    tail = 1 / 7 - u / 8
+    for k in (6, 5, 4, 3, 2):
+        tail = 1 / k - u * tail
+    return xp.where(u < 0.01, u * u * tail, u - log)

@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nearfar._arrays import Array, Namespace, at_least, exp_sum, sigmoid, softplus, times, where
+from nearfar._arrays import Array, Namespace, sigmoid, softplus, times, where
 from nearfar._errors import InputError
 from nearfar.engine.pooled_tiles import PooledTiles, pooled_tiles
 from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
-from nearfar.losses.pools import has_both
+from nearfar.losses.pools import has_both, positive_pool
 from nearfar.measures import Cosine, Similarity
 from nearfar.measures.base import Prepared
 from nearfar.relations import BoundRelation, Pair
 
 
-def check_temperature(temperature: float) -> None:
+def check_temperature(temperature: float, name: str = "temperature") -> None:
     """Raise unless the temperature is positive."""
     if not 0 < temperature < float("inf"):
-        raise InputError(f"expected temperature > 0, got {temperature}; typical values are 0.05 to 0.5")
+        raise InputError(f"expected {name} > 0, got {temperature}; typical values are 0.05 to 0.5")
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,15 @@ def logit(s: Array, temperature: float) -> tuple[Array, float]:
     return s, 1 / temperature
 
 
-def with_positives(xp: Namespace, z: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
-    """Log-sum-exp over negatives and listed positives, and the share of each positive and of the pool in it."""
-    z = where(xp, pair.weight > 0, z, -float("inf"))
-    if not pair.uniform:
-        z = z + xp.log(where(xp, pair.weight > 0, pair.weight, 1.0))
-    whole, among, total = exp_sum(xp, xp.concat([z, pool], axis=1))
-    among /= at_least(xp, total, 1.0)
-    return whole, among[:, :-1], among[:, -1:]
+def with_positives(xp: Namespace, z: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array, Array]:
+    """Log-sum-exp over the listed positives and each one's share in it; what the pool adds to it, and its share then.
+
+    Apart, so that where the negatives hardly count a loss of 1e-15 and its gradient keep their digits.
+    """
+    own, among = positive_pool(xp, z, pair)
+    own = where(xp, own != -float("inf"), own, 0.0)
+    odds = pool - own
+    return own, among, softplus(xp, odds), sigmoid(xp, odds)
 
 
 def one_positive(

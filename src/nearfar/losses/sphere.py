@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nearfar._arrays import Array, Namespace, add_rows, arange, at_least, exponential, where
+from nearfar._arrays import Array, Namespace, add_rows, arange, at_least, exponential, row_max, where
 from nearfar._errors import InputError
-from nearfar.engine.strips import tall
-from nearfar.losses.features import FeatureLoss, centred, from_sphere, on_sphere, total
+from nearfar.losses.features import FeatureLoss, centred, difference, from_sphere, on_sphere, total
 from nearfar.measures import Euclidean, SquaredEuclidean
 from nearfar.measures.base import normalise
 
@@ -53,7 +52,7 @@ class AlignmentLoss(FeatureLoss):
     def features(self, xp: Namespace, *views: Array) -> tuple[Array, tuple[Array | None, ...]]:
         """Along the differences."""
         (a, norm_a), (b, norm_b) = (on_sphere(xp, z, self.unit) for z in views)
-        direction, gap = normalise(xp, a - b)
+        direction, gap = normalise(xp, difference(xp, (views[0], a, norm_a), (views[1], b, norm_b)))
         pull = self.power / a.shape[0] * gap ** (self.power - 1) * direction
         value = total(xp, gap**self.power) / a.shape[0]
         return value, (from_sphere(xp, a, norm_a, pull * 1), from_sphere(xp, b, norm_b, -pull))
@@ -103,28 +102,24 @@ class UniformityLoss(FeatureLoss):
             raise InputError(f"expected a finite t > 0, got {self.t}; the paper's is 2")
 
     def features(self, xp: Namespace, *views: Array) -> tuple[Array, tuple[Array | None, ...]]:
-        """Strip by strip, each with a shift of its own for its exponentials."""
+        """Row by row, each with a shift of its own for its exponentials."""
         rows, norm = on_sphere(xp, views[0], self.unit)
-        measure, n = SquaredEuclidean(), rows.shape[0]
-        side = measure.prepare(xp, centred(xp, rows), None)
-        tops, sums, forces = [], [], []
-        for start in range(0, n, tall(n)):
-            strip = side.strip(start, min(start + tall(n), n))
-            z = -self.t * measure.table(xp, strip, side, start).values
-            z = apart(xp, z, start, -INF)
-            tops.append(xp.max(z))
-            weight = exponential(xp, z - tops[-1])
-            sums.append(total(xp, weight))
-            forces.append(xp.sum(weight, axis=1, keepdims=True) * strip.rows - weight @ side.rows)
-        top = xp.max(xp.stack(tops))
-        scales = [xp.astype(xp.exp(own - top), xp.float64) for own in tops]
-        mass = sum(scale * one for scale, one in zip(scales, sums, strict=True))
+        n, side = rows.shape[0], SquaredEuclidean().prepare(xp, centred(xp, rows), None)
+
+        def potentials(table: Array, own: Array) -> tuple[Array, ...]:
+            z = apart(xp, -self.t * table, own, -INF)
+            top = row_max(xp, z)
+            weight = exponential(xp, z - top)
+            return top[:, 0], xp.sum(weight, axis=1, dtype=xp.float64), weight @ side.rows
+
+        tops, sums, among = self.by_strips(xp, SquaredEuclidean(), side, potentials)
+        top = xp.max(tops)
+        scales = xp.astype(xp.exp(tops - top), xp.float64)
+        mass = xp.sum(scales * sums)
         value = xp.log(mass) + xp.astype(top, xp.float64) - xp.log(xp.ones_like(mass) * n * (n - 1))
-        parts = [
-            force * xp.astype(-4 * self.t * scale / mass, force.dtype)
-            for force, scale in zip(forces, scales, strict=True)
-        ]
-        return value, (from_sphere(xp, rows, norm, xp.concat(parts)),)
+        force = xp.astype(sums, among.dtype)[:, None] * side.rows - among
+        force = force * xp.astype(-4 * self.t * scales / mass, force.dtype)[:, None]
+        return value, (from_sphere(xp, rows, norm, force),)
 
 
 @dataclass(frozen=True)
@@ -173,14 +168,14 @@ class KoLeoLoss(FeatureLoss):
     def features(self, xp: Namespace, *views: Array) -> tuple[Array, tuple[Array | None, ...]]:
         """A table finds the nearest item; the difference itself gives distance and direction."""
         rows, norm = on_sphere(xp, views[0], self.unit)
-        measure, n = Euclidean(), rows.shape[0]
-        side = measure.prepare(xp, centred(xp, rows), None)
-        nearest = []
-        for start in range(0, n, tall(n)):
-            strip = side.strip(start, min(start + tall(n), n))
-            nearest.append(xp.argmin(apart(xp, measure.table(xp, strip, side, start).values, start, INF), axis=1))
-        other = xp.concat(nearest)
-        direction, gap = normalise(xp, rows - rows[other])
+        n, side = rows.shape[0], Euclidean().prepare(xp, centred(xp, rows), None)
+
+        def nearest(table: Array, own: Array) -> tuple[Array, ...]:
+            return (xp.argmin(apart(xp, table, own, INF), axis=1),)
+
+        (other,) = self.by_strips(xp, Euclidean(), side, nearest)
+        own, norms = views[0], norm if norm is None else norm[other]
+        direction, gap = normalise(xp, difference(xp, (own, rows, norm), (own[other], rows[other], norms)))
         value = -total(xp, xp.log(at_least(xp, gap, self.floor))) / n
         near = gap > self.floor
         pull = where(xp, near, -direction / (n * where(xp, near, gap, 1.0)), 0.0)
@@ -219,13 +214,12 @@ class BYOLLoss(FeatureLoss):
     def features(self, xp: Namespace, *views: Array) -> tuple[Array, tuple[Array | None, ...]]:
         """The squared distance of unit rows, which small angles do not cancel in."""
         (p, norm_p), (z, norm_z) = (on_sphere(xp, view, True) for view in views)
-        gap = p - z
+        gap = difference(xp, (views[0], p, norm_p), (views[1], z, norm_z))
         void = (norm_p == 0) | (norm_z == 0)
         cost = where(xp, ~void, xp.sum(gap * gap, axis=1, keepdims=True), 2.0)
         return total(xp, cost) / p.shape[0], (from_sphere(xp, p, norm_p, 2 / p.shape[0] * gap), None)
 
 
-def apart(xp: Namespace, table: Array, start: int, otherwise: float) -> Array:
-    """A strip of a table with a number where item ``start`` and those after it meet themselves."""
-    own = arange(xp, table.shape[0], table)[:, None] + start
-    return where(xp, own != arange(xp, table.shape[1], table)[None, :], table, otherwise)
+def apart(xp: Namespace, table: Array, own: Array, otherwise: float) -> Array:
+    """A strip of a table with a number where the items ``own`` meet themselves."""
+    return where(xp, own[:, None] != arange(xp, table.shape[1], table)[None, :], table, otherwise)

@@ -103,8 +103,8 @@ class SupConLoss(PairLoss):
         mean, share = mean_of(xp, z, pair, self.form)
         if self.denominator == "negatives":
             return pool - mean, xp.ones_like(pool), -share / self.temperature
-        whole, among, own = with_positives(xp, z, pool, pair)
-        return whole - mean, own, (among - share) / self.temperature
+        own, among, added, others = with_positives(xp, z, pool, pair)
+        return added + (own - mean), others, ((among - share) - among * others) / self.temperature
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Any:
         """1 where the anchor has a positive, and a negative if the denominator needs one."""
@@ -122,6 +122,12 @@ def mean_of(xp: Namespace, z: Array, pair: Pair, form: str) -> tuple[Array, Arra
 def _one_at_a_time(xp: Namespace, z: Array, pool: Array, pair: Pair, form: str) -> tuple[Array, Array, Array]:
     """Each positive's own log-probability against the negatives, averaged in either form."""
     odds = pool - z
-    mean, share = mean_of(xp, -softplus(xp, odds), pair, form)
+    logs = -softplus(xp, odds)
+    mean, share = mean_of(xp, logs, pair, form)
+    if form == "in":
+        # Where all probabilities are near 1, from what they lack of it.
+        lack = xp.sum(times(xp, pair.share, xp.expm1(logs)), axis=1, keepdims=True)
+        near = lack > -0.5
+        mean = xp.where(near, xp.log1p(where(xp, near, lack, 0.0)), mean)
     missing = times(xp, share, sigmoid(xp, odds))
     return -mean, xp.sum(missing, axis=1, keepdims=True), -missing

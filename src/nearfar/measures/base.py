@@ -18,12 +18,14 @@ class Prepared:
         given: The embeddings themselves, for differences.
         squares: Squared norm of each row.
         norm: Norm taken out by normalising, a column; None where none was.
+        raw: The embeddings before normalising, where differences need them.
     """
 
     rows: Array
     given: Array
     squares: Array
     norm: Array | None = None
+    raw: Array | None = None
 
     def strip(self, start: int, stop: int) -> Prepared:
         """The rows ``start`` … ``stop`` − 1; of all rows this itself."""
@@ -35,7 +37,8 @@ class Prepared:
         """The rows at an index or slice."""
         rows = self.rows[places]
         given = rows if self.given is self.rows else self.given[places]
-        return Prepared(rows, given, self.squares[places], None if self.norm is None else self.norm[places])
+        norm, raw = (None if values is None else values[places] for values in (self.norm, self.raw))
+        return Prepared(rows, given, self.squares[places], norm, raw)
 
 
 @dataclass
@@ -70,6 +73,22 @@ def normalise(xp: Namespace, x: Array) -> tuple[Array, Array]:
     scaled = x / scale
     length = xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True))
     return scaled / where(xp, length != 0, length, 1.0), scale * length
+
+
+def unit_difference(xp: Namespace, one: tuple[Array, Array, Array], other: tuple[Array, Array, Array]) -> Array:
+    """``x / ‖x‖ − y / ‖y‖``; each side is x, its unit row and its norm.
+
+    Unit rows are rounded, so that the difference of two that point almost the same way is not known from them: it is
+    that of x and y, less what their norms differ by, which is known from the difference too.
+    """
+    (x, u, m), (y, v, n) = one, other
+    longest = xp.maximum(m, n)
+    longest = where(xp, longest != 0, longest, 1.0)
+    scale = power_of_two(xp, longest)
+    step, m, n = x / scale - y / scale, m / scale, n / scale
+    both = where(xp, m + n != 0, m + n, 1.0)
+    longer = xp.sum(step * (u * (m / both) + v * (n / both)), axis=-1, keepdims=True)
+    return (step - xp.where(m >= n, v, u) * longer) / (longest / scale)
 
 
 def _safe(xp: Namespace, norm: Array, features: int) -> bool:

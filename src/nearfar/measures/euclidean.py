@@ -18,11 +18,13 @@ from nearfar._arrays import (
     where,
     zeros,
 )
-from nearfar.measures.base import Distance, Near, Prepared, Table, normalise, unnormalise
+from nearfar.measures.base import Distance, Near, Prepared, Table, normalise, unit_difference, unnormalise
 
 # A squared distance below this share of the squared norms comes out of the matrix product with a relative error
 # above eps / (2 · 0.05), some ten units in the last place: it is computed again from the difference itself.
 NEAR = 0.05
+# Squared length below which the difference of two unit rows has lost more than some 30 units in its last place.
+CLOSE = 1e-3
 # Elements of a temporary of gathered differences: 1 M values keep it inside the cache of a core.
 GATHERED = 1 << 20
 
@@ -103,14 +105,17 @@ class Euclidean(Distance):
         anchor, reference = xp.nonzero(~((part > limit) & (finite[rows, None] | (part < float("inf")))))
         return rows[anchor], reference
 
-    @staticmethod
-    def _lengths(xp: Namespace, a: Prepared, b: Prepared, anchor: Array, reference: Array) -> Array:
+    def _lengths(self, xp: Namespace, a: Prepared, b: Prepared, anchor: Array, reference: Array) -> Array:
         length = zeros(xp, (anchor.shape[0],), a.given)
         step = max(1, GATHERED // a.given.shape[1])
         for k in range(0, anchor.shape[0], step):
             part = slice(k, k + step)
-            length[part] = normalise(xp, a.given[anchor[part]] - b.given[reference[part]])[1][:, 0]
+            length[part] = normalise(xp, self._difference(xp, a, b, anchor[part], reference[part]))[1][:, 0]
         return length
+
+    def _difference(self, xp: Namespace, a: Prepared, b: Prepared, i: Array, j: Array) -> Array:
+        """What near pairs' distances are the lengths of."""
+        return a.given[i] - b.given[j]
 
     def _from_square(self, xp: Namespace, squared: Array) -> Array:
         return xp.sqrt(squared)
@@ -153,7 +158,7 @@ class Euclidean(Distance):
         for k in range(0, anchor.shape[0], step):
             part = slice(k, k + step)
             i, j = anchor[part], reference[part]
-            unit, length = normalise(xp, a.given[i] - b.given[j])
+            unit, length = normalise(xp, self._difference(xp, a, b, i, j))
             force = unit * self._force(beside[part][:, None], length)
             add_rows(into[0], i, force)
             add_rows(into[1], j, -force)
@@ -206,7 +211,16 @@ class CosineDistance(Euclidean):
     def prepare(self, xp: Namespace, x: Array, centre: Array | None) -> Prepared:
         """Unit rows; a zero row gets an extra coordinate's worth of square so that its distance is 1."""
         unit, norm = normalise(xp, x)
-        return Prepared(unit, unit, xp.where(norm[:, 0] != 0, xp.ones_like(norm[:, 0]), norm[:, 0]), norm)
+        return Prepared(unit, unit, xp.where(norm[:, 0] != 0, xp.ones_like(norm[:, 0]), norm[:, 0]), norm, x)
+
+    def _difference(self, xp: Namespace, a: Prepared, b: Prepared, i: Array, j: Array) -> Array:
+        """Of unit rows; of close ones as the rows themselves have it, before they were rounded to unit rows."""
+        step = super()._difference(xp, a, b, i, j)
+        close = xp.nonzero(xp.sum(step * step, axis=1) < CLOSE)[0]
+        if close.shape[0]:
+            one, other = a.at(i[close]), b.at(j[close])
+            step[close] = unit_difference(xp, (one.raw, one.rows, one.norm), (other.raw, other.rows, other.norm))
+        return step
 
     def unprepare(self, xp: Namespace, side: Prepared, gradient: Array) -> Array:
         """Through the normalisation."""
@@ -236,11 +250,14 @@ class CosineDistance(Euclidean):
     def rows(self, xp: Namespace, a: Array, b: Array) -> Array:
         """Cosine distance row by row."""
         (unit_a, norm_a), (unit_b, norm_b) = normalise(xp, a), normalise(xp, b)
-        void = (norm_a[:, None, :] * norm_b == 0)[:, :, 0]
-        return where(xp, ~void, super().rows(xp, unit_a, unit_b), 1.0)
+        void = (norm_a[:, None, :] == 0) | (norm_b == 0)
+        step = unit_difference(xp, (a[:, None], unit_a[:, None], norm_a[:, None]), (b, unit_b, norm_b))
+        square = xp.sum(step * step, axis=-1)
+        return where(xp, ~void[:, :, 0], square / 2, 1.0)
 
     def pull_rows(self, xp: Namespace, values: Array, weight: Array, a: Array, b: Array) -> tuple[Array, Array]:
         """Along the differences of the unit vectors, then through both normalisations."""
         (unit_a, norm_a), (unit_b, norm_b) = normalise(xp, a), normalise(xp, b)
-        grad_a, grad_b = super().pull_rows(xp, values, weight, unit_a, unit_b)
-        return unnormalise(xp, unit_a, norm_a, grad_a), unnormalise(xp, unit_b, norm_b, grad_b)
+        step = unit_difference(xp, (a[:, None], unit_a[:, None], norm_a[:, None]), (b, unit_b, norm_b))
+        force = step * weight[:, :, None]
+        return unnormalise(xp, unit_a, norm_a, xp.sum(force, axis=1)), unnormalise(xp, unit_b, norm_b, -force)

@@ -71,19 +71,20 @@ class Guided:
     ) -> tuple[Guided, Array | None, Array | None]:
         """The items that the inner relation keeps."""
         relation, rows, columns = self.relation.kept(xp, anchors, references)
-        guide, others = self._guides(xp, anchors, references)
+        guide, others = self.guides(xp, anchors, references)
         guide = guide if rows is None else guide[rows]
         others = others if others is None or columns is None else others[columns]
         return Guided(relation, guide, others, self.margin, self.relative), rows, columns
 
     def bind(self, xp: Namespace, anchors: Array, references: Array | None) -> BoundGuided:
         """Tie to a table."""
-        guide, others = (None if g is None else normalise(xp, g)[0] for g in self._guides(xp, anchors, references))
+        guide, others = (None if g is None else normalise(xp, g)[0] for g in self.guides(xp, anchors, references))
         return BoundGuided(
             self, xp, self.relation.bind(xp, anchors, references), guide, guide if others is None else others
         )
 
-    def _guides(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Array, Array | None]:
+    def guides(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Array, Array | None]:
+        """The guide's embeddings of both sides, checked."""
         if (references is None) != (self.reference_guide is None):
             missing = "references" if references is None else "reference_guide"
             raise InputError(f"expected references and reference_guide together, got no {missing}; pass both")
@@ -105,7 +106,11 @@ class BoundGuided:
 
     def strip(self, start: int, stop: int) -> GuidedPair:
         """The inner relation's strip without what the guide leaves out."""
-        xp, pair, table = self.xp, self.inner.strip(start, stop), self.guide[start:stop] @ self.others.T
+        return self.corrected(self.inner.strip(start, stop), self.guide[start:stop])
+
+    def corrected(self, pair: Pair, guide: Array) -> GuidedPair:
+        """A strip without what the guide leaves out; ``guide`` has the rows of its anchors."""
+        xp, table = self.xp, guide @ self.others.T
         positive = xp.sum(times(xp, pair.share, pair.take(table)), axis=1, keepdims=True)
         least = positive * (1 - self.guided.margin) if self.guided.relative else positive - self.guided.margin
         return GuidedPair(self, pair, (table <= least) | (pair.positive_count == 0))

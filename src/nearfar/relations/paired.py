@@ -50,19 +50,18 @@ class BoundPaired:
 
     def strip(self, start: int, stop: int) -> PairedPair:
         """Cut for some anchors."""
-        return PairedPair(self, start, stop)
+        return PairedPair(self, arange(self.xp, self.rows, self.like)[start:stop])
 
 
 class PairedPair(Pair):
-    """A strip: at most one positive, and at most two references that are no pair."""
+    """A strip of the anchors at ``places``: at most one positive, and at most two references that are no pair."""
 
     uniform = True
 
-    def __init__(self, bound: BoundPaired, start: int, stop: int) -> None:
+    def __init__(self, bound: BoundPaired, places: Array) -> None:
         xp, relation, like = bound.xp, bound.relation, bound.like
         self.xp, items = xp, relation.items
-        place = arange(xp, bound.rows, like)[start:stop, None]
-        query, item = place < items, place % max(items, 1)
+        query, item = places[:, None] < items, places[:, None] % max(items, 1)
         self.index = item
         self.weight = xp.astype(query, like.dtype)
         column = arange(xp, bound.columns, like)[None, :]
@@ -70,17 +69,17 @@ class PairedPair(Pair):
         if relation.queries_too:
             stays = stays & (column != item + items + relation.extra)
         # A further anchor meets documents only.
-        self._stays = stays & (query | (column < items))
+        self.stays = stays & (query | (column < items))
         self.positive_count = self.weight
-        self.negative_count = xp.sum(xp.astype(self._stays, like.dtype), axis=1, keepdims=True)
-        self._valid = self._stays | (query & (column == item))
+        self.negative_count = xp.sum(xp.astype(self.stays, like.dtype), axis=1, keepdims=True)
+        self._valid = self.stays | (query & (column == item))
         width = bound.columns - 1 - int(relation.queries_too)
         self.positive_total = zeros(xp, (), like, xp.float64) + items
         self.negative_total = self.positive_total * width + (bound.rows - items) * (items - 1)
 
     def negatives(self, table: Array, otherwise: float) -> Array:
         """Another number where there is no negative."""
-        return where(self.xp, self._stays, table, otherwise)
+        return where(self.xp, self.stays, table, otherwise)
 
     def weigh(self, table: Array) -> Array:
         """Every negative weighs 1."""

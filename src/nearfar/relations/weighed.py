@@ -54,15 +54,21 @@ class MultiLabels:
         """All items stay."""
         return self, None, None
 
-    def bind(self, xp: Namespace, anchors: Array, references: Array | None) -> BoundWeights:
-        """Tie the tags to a table."""
+    def both_tags(self, xp: Namespace, anchors: Array, references: Array | None) -> tuple[Array, Array | None]:
+        """The tags of both sides in the dtype of the anchors, checked."""
         if (references is None) != (self.reference_tags is None):
             missing = "references" if references is None else "reference_tags"
             raise InputError(f"expected references and reference_tags together, got no {missing}; pass both")
         own = _tags(xp, "tags", self.tags, anchors, anchors)
-        other = own if references is None else _tags(xp, "reference_tags", self.reference_tags, references, anchors)
-        if own.shape[1] != other.shape[1]:
+        other = None if references is None else _tags(xp, "reference_tags", self.reference_tags, references, anchors)
+        if other is not None and own.shape[1] != other.shape[1]:
             raise ShapeError(f"expected as many labels on both sides, got {own.shape[1]} and {other.shape[1]}; pad one")
+        return own, other
+
+    def bind(self, xp: Namespace, anchors: Array, references: Array | None) -> BoundWeights:
+        """Tie the tags to a table."""
+        own, other = self.both_tags(xp, anchors, references)
+        other = own if other is None else other
         ours, theirs = xp.sum(own, axis=1), xp.sum(other, axis=1)
 
         def weights(rows: Array, columns: Array) -> tuple[Array, Array]:
@@ -136,11 +142,12 @@ class BoundWeights:
 
     def __init__(self, xp: Namespace, weights: Weights, anchors: Array, references: Array | None) -> None:
         self.xp, self.weights, self.anchors, self.is_self = xp, weights, anchors, references is None
-        self.columns = arange(xp, (anchors if references is None else references).shape[0], anchors)
+        self.rows = arange(xp, anchors.shape[0], anchors)
+        self.columns = self.rows if references is None else arange(xp, references.shape[0], anchors)
 
     def strip(self, start: int, stop: int) -> MaskPair:
         """The weights of the strip's anchors."""
-        return MaskPair(self.xp, *self._cut(start, stop), lambda: self.totals)
+        return MaskPair(self.xp, *self.of(self.rows[start:stop]), lambda: self.totals)
 
     @cached_property
     def totals(self) -> tuple[Array, Array]:
@@ -148,13 +155,13 @@ class BoundWeights:
         xp, count = self.xp, self.anchors.shape[0]
         found = [zeros(xp, (), self.anchors, xp.float64), zeros(xp, (), self.anchors, xp.float64)]
         for start in range(0, count, ROWS):
-            cut = self._cut(start, min(start + ROWS, count))
+            cut = self.of(self.rows[start : start + ROWS])
             found = [total + xp.sum(weight, dtype=xp.float64) for total, weight in zip(found, cut, strict=True)]
         return found[0], found[1]
 
-    def _cut(self, start: int, stop: int) -> tuple[Array, Array]:
-        xp, shape = self.xp, (stop - start, self.columns.shape[0])
-        rows = arange(xp, self.anchors.shape[0], self.anchors)[start:stop]
+    def of(self, rows: Array) -> tuple[Array, Array]:
+        """Positive and negative weights of the anchors at these places."""
+        xp, shape = self.xp, (rows.shape[0], self.columns.shape[0])
         given = self.weights(rows, self.columns)
         if not isinstance(given, tuple | list) or len(given) != 2:
             got = type(given).__name__

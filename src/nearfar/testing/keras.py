@@ -125,6 +125,7 @@ class KerasJax(_Keras):
     name: ClassVar[str] = "keras-jax"
     environment: ClassVar[Mapping[str, str]] = {"KERAS_BACKEND": "jax"}
     compiles: ClassVar[bool] = True
+    flushes: ClassVar[bool] = True
 
     def value_and_grad(self, value: Any, both: Any, arrays: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
         """By JAX."""

@@ -15,8 +15,9 @@ import torch
 from nearfar._arrays import compute_dtype, narrow
 from nearfar._errors import InputError
 from nearfar.engine import Given, Outcome
+from nearfar.engine.moments import MOMENTS
 from nearfar.torch._autograd import outcome_of
-from nearfar.torch._learned import MOMENTS, Learned, learned
+from nearfar.torch._learned import Learned, learned
 from nearfar.torch._told import Told, read
 
 Tensors = Sequence[torch.Tensor]

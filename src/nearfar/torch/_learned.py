@@ -1,35 +1,15 @@
-"""Hyper-parameters of a loss that are tensors of the caller's graph: what the engine is asked for, their gradients.
-
-A weight of a pair is ∂loss/∂measure. Where a loss sees a hyper-parameter only through an affine map of the measure,
-its gradient is a moment of the weights: no second pass over the table.
-"""
+"""Hyper-parameters of a loss that are tensors of the caller's graph: what the engine is asked for, their gradients."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from nearfar._errors import InputError, ShapeError
+from nearfar._errors import ShapeError
 from nearfar.engine import Outcome, Task
-
-MOMENTS = {"divisor": "scale", "offset": "shift", "origin": "shift"}
-"""How the loss sees a hyper-parameter v, and the moment that its gradient is made of.
-
-- ``"divisor"``: through measure / v.
-- ``"offset"``: through measure / temperature + v.
-- ``"origin"``: through measure − v; one v an anchor will do as well.
-"""
-
-
-def with_values(loss: Any, values: dict[str, Any]) -> Any:
-    """The loss with other hyper-parameters, whose values are not looked at: no wait for a device."""
-    other = copy.copy(loss)
-    for name, value in values.items():
-        object.__setattr__(other, name, value)
-    return other
+from nearfar.engine.moments import MOMENTS, refusal, slope, with_values
 
 
 @dataclass(frozen=True)
@@ -67,15 +47,11 @@ class Learned:
         moment: torch.Tensor | None = outcome.scale if MOMENTS[kind] == "scale" else outcome.shift
         if moment is None:
             return None
-        if kind == "divisor":
-            return -moment / value
-        if value.ndim:
-            return -moment
-        total = moment.sum(dtype=torch.float64)
-        if kind == "origin":
-            return -total
-        temperature = self.loss.temperature
-        return total * (temperature.detach() if isinstance(temperature, torch.Tensor) else temperature)
+        if kind == "divisor" or value.ndim:
+            return cast("torch.Tensor", slope(kind, value, moment, moment, 1.0))
+        temperature = getattr(self.loss, "temperature", 1.0)
+        temperature = temperature.detach() if isinstance(temperature, torch.Tensor) else temperature
+        return cast("torch.Tensor", slope(kind, value, None, moment.sum(dtype=torch.float64), temperature))
 
 
 def learned(loss: Any) -> Learned:
@@ -89,15 +65,6 @@ def learned(loss: Any) -> Learned:
         elif value.ndim and loss.learnable[name] != "origin":
             raise ShapeError(f"expected {name} to be a tensor of shape (), got {tuple(value.shape)}; give one number")
     return Learned(loss, values)
-
-
-def refusal(loss: Any, name: str) -> InputError:
-    """That a hyper-parameter has no gradient, and which have."""
-    names = ", ".join(sorted(loss.learnable)) or "none"
-    return InputError(
-        f"expected a hyper-parameter of {type(loss).__name__} that can be learned ({names}), got {name!r}; "
-        "its gradient is no moment of the pair weights: choose it on held-out data"
-    )
 
 
 def _expect_each(name: str, value: torch.Tensor, anchors: torch.Tensor) -> None:

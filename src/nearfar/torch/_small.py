@@ -13,8 +13,8 @@ import torch
 
 from nearfar import _numpy
 from nearfar.engine import Outcome, Task
+from nearfar.engine.moments import with_values
 from nearfar.relations import Aligned, Classes, Labels, Mask, Rows
-from nearfar.torch._learned import with_values
 
 # Pairs of the table, and numbers of both batches, up to which calls take more time than elements.
 PAIRS, NUMBERS = 1 << 16, 1 << 18

@@ -10,7 +10,7 @@ import torch
 
 from nearfar._arrays import integers, is_torch, namespace
 from nearfar._errors import BackendError, InputError
-from nearfar.torch._learned import MOMENTS, refusal, with_values
+from nearfar.engine.moments import MOMENTS, refusal, with_values
 
 
 class Learnable(torch.nn.Module):

@@ -18,6 +18,7 @@ def scaling(monkeypatch):
     return scaling
 
 
+@pytest.mark.slow
 def test_counted_bytes_and_products_are_the_models(scaling):
     """Two ranks of uneven length: bytes and operations exactly, memory but for the lists of labels."""
     from benchmarks.scaling_ranks import launch

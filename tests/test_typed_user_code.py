@@ -40,6 +40,7 @@ def test_strict_users_have_no_errors(tmp_path, request):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_it_runs(name):
     pytest.importorskip(FRAMEWORKS[name])

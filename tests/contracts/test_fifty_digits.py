@@ -301,7 +301,7 @@ SAMPLES = {
 }
 
 
-FIRSTS = {*FIRST.values(), *OTHERS}
+FIRSTS = list(dict.fromkeys([*FIRST.values(), *OTHERS]))
 # The random batch of the first case of each loss.
 FEW = {type(SAMPLES[f"{name}, random"][1]).__name__: f"{name}, random" for name in FIRSTS}
 

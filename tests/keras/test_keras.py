@@ -66,6 +66,7 @@ def test_the_contract_of_losses_holds(backend):
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+@pytest.mark.slow
 def test_the_check_can_fail_and_keras_is_loaded_when_asked_for():
     code = (
         "import sys, runpy, nearfar as nf; from nearfar import _tape; "

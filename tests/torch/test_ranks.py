@@ -79,7 +79,8 @@ def test_every_loss_in_the_ring(world):
     assert torchrun(world, "ring:cases", seconds=500, program="columns_on_ranks.py") == []
 
 
-@pytest.mark.parametrize("world", [3, pytest.param(2, marks=slow)])
+@slow
+@pytest.mark.parametrize("world", [2, 3])
 def test_what_surrounds_blocks(world):
     """Bytes that travel, memory, errors on all ranks, what "auto" chooses, dtypes and groups."""
     assert torchrun(world, "traffic", "memory", "errors", "choice", "rest", program="columns_on_ranks.py") == []
@@ -91,6 +92,7 @@ def test_words(word):
         Ranks(**{word: "mine"})
 
 
+@slow
 def test_a_fault_is_found():
     """A worker that fails says so, and one that goes wrong has it in its list."""
     assert torchrun(1, "fault") == ["rank 0: as it should"]

@@ -395,6 +395,19 @@ def test_any_scale(loss):
             np.testing.assert_allclose(np.ldexp(m, k), g, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+@pytest.mark.parametrize("loss", [nf.BYOLLoss(), nf.AlignmentLoss(), nf.KoLeoLoss(), nf.UniformityLoss()], ids=str)
+def test_norms_beyond_the_range(loss, framework):
+    """Rows of finite numbers whose norm is not: their unit rows are as they were."""
+    rng = np.random.default_rng(31)
+    views = [rng.normal(size=(6, 64)) for _ in range(loss.batches)]
+    views = [np.sign(v) + v / 8 for v in views]
+    value, _ = call(loss, *views)
+    far, gradients = call(loss, *(array(v * 1e308, framework, "float64") for v in views))
+    assert float(far) == pytest.approx(float(value), rel=1e-13)
+    assert all(np.isfinite(plain(g)).all() for g in gradients)
+
+
 def test_small_angles_do_not_cancel():
     """BYOL and alignment of rows at 1e-9: 1 − cos is 5e-19, which 1 minus a cosine would lose."""
     p, z = np.array([[2.0, 0.0]]), np.array([[3.0, 3e-9]])

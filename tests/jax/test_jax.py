@@ -95,6 +95,16 @@ def test_every_loss_of_features(loss, batch, wide):
         close(one, other)
 
 
+@pytest.mark.parametrize("loss", [nf.AlignmentLoss(), nf.BYOLLoss(), nf.KoLeoLoss()], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("features", [4, 64])
+def test_near_the_largest_number(loss, features, wide):
+    """XLA makes one quotient of two, by a product that is beyond the range here."""
+    rng = np.random.default_rng(32)
+    views = [np.sign(v) + v / 8 for v in rng.normal(size=(loss.batches, 6, features))]
+    ours = jax.jit(lambda views: loss(*views))([jnp.asarray(v * 1e308) for v in views])
+    close(ours, loss(*views))
+
+
 @a_few
 def test_compiled_in_float32(loss, batch):
     """Without x64, and without a warning that float64 is missing."""

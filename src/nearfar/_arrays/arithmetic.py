@@ -141,12 +141,10 @@ def sigmoid(xp: Namespace, z: Array) -> Array:
 
 
 def power_of_two(xp: Namespace, a: Array) -> Array:
-    """A power of two close to each positive entry, whose reciprocal is a normal number; 1 for 0 and what is not finite.
-
-    A compiler may turn a quotient into a product with the reciprocal, and flush one that is subnormal to 0.
-    """
+    """A power of two close to each positive entry, which is normal and whose reciprocal is; 1 for 0 and not finite."""
     mantissa = (xp.frexp if hasattr(xp, "frexp") else np.frexp)(a)[0]
-    power = xp.clip(a / (2 * where(xp, mantissa != 0, mantissa, 1.0)), max=1 / limits(xp, a.dtype)[0])
+    smallest = limits(xp, a.dtype)[0]
+    power = xp.clip(a / (2 * where(xp, mantissa != 0, mantissa, 1.0)), min=smallest, max=1 / smallest)
     return xp.where((a > 0) & (a < float("inf")), power, xp.ones_like(a))
 
 

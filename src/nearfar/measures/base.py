@@ -68,9 +68,10 @@ def normalise(xp: Namespace, x: Array) -> tuple[Array, Array]:
     norm = xp.sqrt(xp.sum(x * x, axis=-1, keepdims=True))
     if _safe(xp, norm, x.shape[-1]):
         return x / norm, norm
-    # By powers of two, so that both ways give the same bits.
+    # By powers of two, so that both ways give the same bits; as a product, since a compiler may join two quotients to
+    # one by a product that overflows.
     scale = power_of_two(xp, row_max(xp, xp.abs(x)))
-    scaled = x / scale
+    scaled = x * (1 / scale)
     length = xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True))
     return scaled / where(xp, length != 0, length, 1.0), scale * length
 
@@ -83,14 +84,13 @@ def unit_difference(xp: Namespace, one: tuple[Array, Array, Array], other: tuple
     """
     (x, u, m), (y, v, n) = one, other
     longest = xp.maximum(m, n)
-    longest = where(xp, longest != 0, longest, 1.0)
-    scale = power_of_two(xp, longest)
-    step, m, n = x / scale - y / scale, m / scale, n / scale
-    both = where(xp, m + n != 0, m + n, 1.0)
-    longer = xp.sum(step * (u * (m / both) + v * (n / both)), axis=-1, keepdims=True)
-    # The norm of a row of subnormal numbers is rounded more than its unit row.
-    known = longest >= limits(xp, x.dtype)[0]
-    return xp.where(known, (step - xp.where(m >= n, v, u) * longer) / (longest / scale), u - v)
+    # The norm of a row of subnormal numbers is rounded more than its unit row; that of the largest is beyond the range.
+    known = (longest >= limits(xp, x.dtype)[0]) & (longest < float("inf"))
+    m, n = where(xp, known, m, 1.0), where(xp, known, n, 1.0)
+    by = 1 / power_of_two(xp, xp.maximum(m, n))  # A product, as in normalise.
+    step, m, n = x * by - y * by, m * by, n * by
+    longer = xp.sum(step * (u * (m / (m + n)) + v * (n / (m + n))), axis=-1, keepdims=True)
+    return xp.where(known, (step - xp.where(m >= n, v, u) * longer) / xp.maximum(m, n), u - v)
 
 
 def _safe(xp: Namespace, norm: Array, features: int) -> bool:

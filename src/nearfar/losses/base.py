@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
-from nearfar import _tape
-from nearfar._arrays import (
-    Array,
-    Namespace,
-    expect_matrix,
-    followed,
-    is_jax,
-    is_torch,
-    namespace,
-    narrow,
-    working_copy,
-)
+from nearfar._arrays import Array, Namespace, expect_matrix, is_jax, namespace, working_copy
 from nearfar._errors import InputError, ShapeError
-from nearfar.engine import Engine, Executor, Given, Outcome, Task, height
-from nearfar.losses.inputs import checked, relation_of, stack_views
+from nearfar.engine import Engine, Executor, Given, Task, height
+from nearfar.losses.dispatch import Ready, gradients_of, value_of
+from nearfar.losses.inputs import relation_of, stack_views
 from nearfar.losses.sums import added, added_to, scaled
 from nearfar.measures import Measure, expect_kind
 from nearfar.measures.base import Prepared
 from nearfar.relations import Aligned, BoundRelation, Pair, Relation, Rows
-
-Ready: TypeAlias = tuple[Given, Task, int | None]
 
 
 class PairLoss:
@@ -153,30 +141,7 @@ class PairLoss:
             With a group those of :class:`nearfar.torch.Ranks`, whose average over ranks is the gradient.
         """
         options = (references, reference_labels, class_weights, ignore_label)
-
-        def ready() -> Ready:
-            return self._ready(checked(self, self._given(embeddings, labels, *options), group), engine)
-
-        if followed():
-            from nearfar.torch._compiled import value_and_grad
-
-            return value_and_grad(self, self._given(embeddings, labels, *options), engine, group)
-        if is_jax(embeddings):
-            from nearfar.jax._call import outcome_of as traced
-
-            outcome = traced(*ready(), group)
-        elif group is None:
-            _, task, rows = ready()
-            outcome = _run(task, rows, gradient=True)
-        else:
-            from nearfar.torch.ranks import outcome_of
-
-            outcome = outcome_of(self, ready, group)
-        first, second = outcome.gradients
-        value = narrow(outcome.value, embeddings)
-        if second is None:
-            return value, narrow(first, embeddings)
-        return value, (narrow(first, embeddings), narrow(second, embeddings))
+        return gradients_of(self, embeddings, lambda: self._given(embeddings, labels, *options), engine, group)
 
     def views(self, *views: Array, engine: Engine = "auto", group: Any = None) -> Array:
         """The loss of two or more views of the same items: row i of every view is one item.
@@ -235,44 +200,8 @@ class PairLoss:
     def _evaluate(
         self, given: Callable[[], Given], engine: Engine, group: Any = None, per_anchor: bool = False
     ) -> Array:
-        """The loss of what a call form is given, whose checks all ranks hear of."""
-
-        def ready() -> Ready:
-            return self._ready(checked(self, given(), group), engine)
-
-        if followed():
-            from nearfar.torch._compiled import evaluate
-
-            return evaluate(self, given(), engine, group, per_anchor)
-        # A str or a tuple names axes of JAX.
-        if group is not None and not isinstance(group, str | tuple):
-            from nearfar.torch.ranks import value_of
-
-            return value_of(self, ready, group)
-        called, task, rows = ready()
-        if is_jax(called.anchors):
-            from nearfar.jax._call import apply as traced
-
-            return traced(called, task, rows, group, per_anchor)
-        if group is not None:
-            raise InputError(f"expected a group of torch.distributed, got {group!r}; an axis is for JAX arrays")
-
-        def run(gradient: bool, upstream: Array | None) -> Outcome:
-            return _run(task, rows, gradient, upstream)
-
-        if is_torch(called.anchors):
-            from nearfar.torch._autograd import apply
-            from nearfar.torch._learned import learned
-
-            hyper = learned(self)
-            task = hyper.asked_of(task)
-            return apply(run, called.anchors, called.references, per_anchor, hyper)
-        if isinstance(called.anchors, _tape.Watched):
-            values = _tape.learned(self)
-            task = _tape.asked_of(task, values)
-            return _tape.apply(run, called.anchors, called.references, per_anchor, self, values)
-        outcome = run(False, None)
-        return narrow(outcome.per_anchor if per_anchor else outcome.value, called.anchors)
+        """The loss of what a call form is given."""
+        return value_of(self, given, engine, group, per_anchor)
 
     def _ready(self, given: Given, engine: Engine) -> Ready:
         """The task of a call and the height of its strips, checked."""
@@ -292,12 +221,3 @@ class PairLoss:
                     )
         copy = working_copy(xp, anchors)
         return Task(self, xp, copy, None if references is None else working_copy(xp, references), relation, both)
-
-
-def _run(task: Task, rows: int | None, gradient: bool, upstream: Array | None = None) -> Outcome:
-    """Run in the precision of the arrays, whatever the caller's framework would lower it to."""
-    if not is_torch(task.anchors):
-        return task.run(rows, gradient, upstream)
-    from nearfar.torch._autograd import outcome_of
-
-    return outcome_of(task, rows, gradient, upstream)

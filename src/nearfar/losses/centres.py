@@ -10,8 +10,9 @@ from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine, Given
 from nearfar.engine.rules import pooled
 from nearfar.losses.angles import check_angle, cosine_logit, turned
-from nearfar.losses.base import PairLoss, Ready
+from nearfar.losses.base import PairLoss
 from nearfar.losses.class_rows import by_class, check_per_class, class_rows
+from nearfar.losses.dispatch import Ready
 from nearfar.losses.pools import positive_pool
 from nearfar.losses.softmax import check_temperature
 from nearfar.measures import Cosine, CosineDistance, Similarity

@@ -12,26 +12,12 @@ import torch
 
 import nearfar as nf
 from cases import CELLS, EPS, LARGEST, OF_FEATURES, SMALLEST, array, plain
-from families.features import LOOPS, placed
+from families.features import LOOPS, LOSSES, placed
 from nearfar.engine import strips
 
 RNG = np.random.default_rng(90)
 Z1 = RNG.normal(size=(9, 4)) * [0.3, 1.0, 0.7, 2.0] + [0.5, -1.0, 0.0, 3.0]
 Z2 = Z1 + RNG.normal(size=(9, 4)) * 0.4
-LOSSES = {
-    "BarlowTwins": nf.BarlowTwinsLoss(),
-    "BarlowTwins-0.3": nf.BarlowTwinsLoss(redundancy=0.3),
-    "VICReg": nf.VICRegLoss(),
-    "VICReg-target": nf.VICRegLoss(invariance=0.5, variance=2.0, covariance=3.0, target=1.4, epsilon=0.01),
-    "Alignment": nf.AlignmentLoss(),
-    "Alignment-1": nf.AlignmentLoss(power=1.0),
-    "Alignment-3-raw": nf.AlignmentLoss(power=3.0, unit=False),
-    "Uniformity": nf.UniformityLoss(),
-    "Uniformity-raw": nf.UniformityLoss(t=0.3, unit=False),
-    "KoLeo": nf.KoLeoLoss(),
-    "KoLeo-raw": nf.KoLeoLoss(unit=False),
-    "BYOL": nf.BYOLLoss(),
-}
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 cells = pytest.mark.parametrize(("framework", "dtype"), CELLS, ids=["-".join(c) for c in CELLS])
 frameworks = pytest.mark.parametrize("framework", ["numpy", "torch"])

@@ -46,15 +46,7 @@ OTHERS = {
     "Matryoshka": nf.Matryoshka(SUPCON, (1, 2, 3), (1.0, 0.5, 0.3)),
     "CoSENT": nf.CoSENTLoss(0.3),
     "AnglE": nf.AnglELoss(0.3),
-    "BarlowTwins": nf.BarlowTwinsLoss(),
-    "VICReg": nf.VICRegLoss(),
-    "Alignment": nf.AlignmentLoss(),
-    "Alignment-raw": nf.AlignmentLoss(power=3.0, unit=False),
-    "Uniformity": nf.UniformityLoss(),
-    "Uniformity-raw": nf.UniformityLoss(t=0.3, unit=False),
-    "KoLeo": nf.KoLeoLoss(),
-    "KoLeo-raw": nf.KoLeoLoss(unit=False),
-    "BYOL": nf.BYOLLoss(),
+    **features.LOSSES,
 }
 LABELS, OTHER_LABELS = np.array([3, 0, 0, 3, 7, 0]), np.array([0, 7, 3, 11, 0])
 SIGNS = np.array([1, -1, 1, 1, -1, -1])[:, None]
@@ -301,7 +293,7 @@ SAMPLES = {
 }
 
 
-FIRSTS = list(dict.fromkeys([*FIRST.values(), *OTHERS]))
+FIRSTS = list(dict.fromkeys([*FIRST.values(), *(name for name in OTHERS if "-" not in name)]))
 # The random batch of the first case of each loss.
 FEW = {type(SAMPLES[f"{name}, random"][1]).__name__: f"{name}, random" for name in FIRSTS}
 

@@ -6,6 +6,22 @@ import nearfar as nf
 from digits import math
 from parts import cosine, dot, log_sum_exp, unit
 
+# One of each with its defaults, and others.
+LOSSES = {
+    "BarlowTwins": nf.BarlowTwinsLoss(),
+    "BarlowTwins-0.3": nf.BarlowTwinsLoss(redundancy=0.3),
+    "VICReg": nf.VICRegLoss(),
+    "VICReg-target": nf.VICRegLoss(invariance=0.5, variance=2.0, covariance=3.0, target=1.4, epsilon=0.01),
+    "Alignment": nf.AlignmentLoss(),
+    "Alignment-1": nf.AlignmentLoss(power=1.0),
+    "Alignment-3-raw": nf.AlignmentLoss(power=3.0, unit=False),
+    "Uniformity": nf.UniformityLoss(),
+    "Uniformity-raw": nf.UniformityLoss(t=0.3, unit=False),
+    "KoLeo": nf.KoLeoLoss(),
+    "KoLeo-raw": nf.KoLeoLoss(unit=False),
+    "BYOL": nf.BYOLLoss(),
+}
+
 # ------------------------------------------------------------ features
 
 

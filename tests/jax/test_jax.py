@@ -15,6 +15,7 @@ import torch
 
 import nearfar as nf
 from cases import CASES, EPS, FIRST, call, labels_for, table_scale
+from families.features import LOSSES
 from nearfar.engine import Strips
 from nearfar.engine.moments import with_values
 
@@ -26,14 +27,7 @@ jnp = jax.numpy
 HERE = Path(__file__).parent
 # One variant a loss is traced; a loss of each kind of rule is run as well. The rest belongs to make test-all.
 KINDS = ("SupCon", "Triplet", "LiftedStructure", "Histogram", "Angular", "FastAP")
-FEATURES = [
-    nf.BarlowTwinsLoss(),
-    nf.VICRegLoss(),
-    nf.AlignmentLoss(),
-    nf.UniformityLoss(),
-    nf.KoLeoLoss(),
-    nf.BYOLLoss(),
-]
+FEATURES = [loss for name, loss in LOSSES.items() if "-" not in name]
 a_few = pytest.mark.parametrize(
     "loss", [nf.SupConLoss(), nf.ContrastiveLoss(), nf.LiftedStructureLoss()], ids=lambda v: type(v).__name__
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +83,27 @@ def test_errors_form_one_tree():
     assert codes["GuaranteeError"] == 4
     assert codes["ArtefactError"] == 5
     assert codes["DivergenceError"] == 6
+
+
+def not_in_form(source):
+    """Messages of our own errors that do not read "expected …, got …; remedy"."""
+    ours = {name for name, value in vars(nf).items() if isinstance(value, type) and issubclass(value, nf.NearfarError)}
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ours and node.args:
+            parts = [
+                c.value for c in ast.walk(node.args[0]) if isinstance(c, ast.Constant) and isinstance(c.value, str)
+            ]
+            text = " ".join(parts).strip()
+            if text and not (text.startswith("expected") and "got" in text and ";" in text):
+                found.append(text)
+    return found
+
+
+def test_errors_say_what_was_expected_and_what_to_do():
+    assert not_in_form("raise InputError('expected a, got b')") == ["expected a, got b"]
+    for path in Path(nf.__file__).parent.rglob("*.py"):
+        assert not_in_form(path.read_text()) == [], path
 
 
 def test_an_unknown_name_is_an_attribute_error():

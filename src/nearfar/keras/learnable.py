@@ -81,7 +81,9 @@ class Learnable(keras.layers.Layer):  # type: ignore[misc]  # keras has no types
         if form not in ("labels", "aligned"):
             raise InputError(f"expected form 'labels' or 'aligned', got {form!r}; see nearfar.keras.Learnable")
         if classes is not None and not (loss.has_class_weights and form == "labels"):
-            raise InputError(f"expected a loss with class weights, got {type(loss).__name__} in form {form!r}")
+            raise InputError(
+                f"expected a loss with class weights, got {type(loss).__name__} in form {form!r}; leave classes out"
+            )
         if classes is None and not self.learned:
             raise InputError(f"expected names among {sorted(kinds)} or classes, got none; say what is learned")
 

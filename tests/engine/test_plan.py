@@ -4,6 +4,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import nearfar as nf
 from nearfar.engine import explain
@@ -28,12 +30,48 @@ def batch(n, d=64):
         (nf.InfoNCELoss(), [(64, 128), (64, 128)], {"both": True}, "one block", 3.0),
         (nf.LiftedStructureLoss(), [(8192, 128)], {}, "strips of 128", 4.0),
         (nf.SupConLoss(), [(8192, 128)], {"labels": np.zeros(8192, int)}, "strips of 128", 3.0),
+        (nf.LiftedStructureLoss(), [(64, 128), (64, 128)], {"both": True}, "one block", 8.0),
+        (nf.QuadrupletLoss(), [(64, 128)], {}, "one block", 5.0),
+        (nf.AngularLoss(), [(64, 128)], {}, "one block", 3.0),
     ],
 )
 def test_the_way_and_its_products(loss, shapes, options, way, units):
     plan = explain(loss, *shapes, **options)
     assert (plan.way, plan.units) == (way, units)
     assert str(plan).startswith(f"{way}: {units:g} products")
+
+
+class Products(TorchDispatchMode):
+    """Multiplications of all matrix products within it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), options=None):
+        if "mm" in function._schema.name:
+            left, right = [a for a in args if isinstance(a, torch.Tensor)][-2:]
+            self.count += left.shape[-2] * left.shape[-1] * right.shape[-1]
+        return function(*args, **(options or {}))
+
+
+@pytest.mark.parametrize("n", [300, 700])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nf.SupConLoss(),
+        nf.TripletLoss(),
+        nf.LiftedStructureLoss(),
+        nf.HistogramLoss(),
+        nf.QuadrupletLoss(),
+        nf.AngularLoss(),
+        nf.ProxyAnchorLoss(),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_products_are_those_that_are_made(loss, n):
+    x, y = batch(n, 16)
+    with Products() as made:
+        loss.value_and_grad(torch.from_numpy(x), y)
+    assert made.count == explain(loss, x, labels=y).units * n * n * 16
 
 
 @pytest.mark.parametrize("n", [700, 4096])

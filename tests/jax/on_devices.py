@@ -112,6 +112,7 @@ if __name__ == "__main__":
         "supcon": batch(nf.SupConLoss()),
         "ignored": batch(nf.ContrastiveLoss(balanced=True), ignore_label=3),
         "lifted": batch(nf.LiftedStructureLoss()),
+        "angular": batch(nf.AngularLoss()),
         "outside": outside(),
         "class weights": class_weights(nf.CrossEntropyLoss(), 1),
         "centres": class_weights(nf.SoftTripleLoss(per_class=2), 2),

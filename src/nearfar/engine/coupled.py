@@ -7,6 +7,7 @@ between the passes the loss combines them; the second pass weighs the negatives.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nearfar._arrays import Array, add_rows, exp_sum, exponential, times, where, zeros
 from nearfar.engine.passes import Passes
@@ -25,6 +26,8 @@ class Pools:
 
 class TwoPasses(Passes):
     """One table, run in strips of ``height`` of the anchors ``own``."""
+
+    tables: ClassVar[int] = 2
 
     def run(self, upstream: Array | None, gradient: bool, into: tuple[Array, Array]) -> tuple[Array, Array]:
         """Losses and terms of the own anchors; their gradient is added to ``into``."""

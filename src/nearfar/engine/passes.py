@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from nearfar._arrays import Array, Namespace
 from nearfar.engine.peers import Peers
@@ -15,8 +15,13 @@ class Passes:
     """A table of the anchors ``own`` in strips of ``height``.
 
     A subclass has ``run(upstream, gradient, into)``: losses and terms of the own anchors, whose gradient is added to
-    ``into``.
+    ``into``. ``tables`` and ``pulls`` count how often it makes a strip of the table and takes gradients from one;
+    ``each_positive`` is true where it does so for each positive of an anchor.
     """
+
+    tables: ClassVar[int] = 1
+    pulls: ClassVar[int] = 1
+    each_positive: ClassVar[bool] = False
 
     xp: Namespace
     loss: Any

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from nearfar._errors import ShapeError
+from nearfar.engine.passes import Passes
 from nearfar.engine.rules import Rule
-from nearfar.engine.strips import tall
+from nearfar.engine.strips import passes_of, tall
 from nearfar.relations import Aligned, Labels
 from nearfar.relations.blocks import BLOCK
 
@@ -75,11 +76,20 @@ def explain(
     height = min(rows or tall(m), n)
     side = 4 * d * (n if references is None else n + m)
     way = f"strips of {height}" if height < n else "one block"
-    twice = hasattr(loss, "couple") or hasattr(loss, "tally")
-    units = 4.0 if twice else 6.0 if both and (height < n or rows is not None) else 3.0
-    if height == n and references is None:
-        units -= 1  # A block against itself: the gradients of both its sides are one product.
-    return Plan(way, units, (3 * side + 16 * height * m) / 1e6)
+    units = _products(loss, labels, height == n and references is None)
+    if both and (passes_of(loss) is not None or height < n or rows is not None):
+        units *= 2
+    return Plan(way, float(units), (3 * side + 16 * height * m) / 1e6)
+
+
+def _products(loss: Rule, labels: Any, against_itself: bool) -> int:
+    """Of the table's size, in strips; of a block against itself the gradients of both its sides are one product."""
+    passes = passes_of(loss) or Passes
+    if passes.each_positive:
+        # An anchor has itself for a class mate; of labels that are not known two items a class are assumed.
+        largest = 2 if labels is None else int(np.unique(np.asarray(labels), return_counts=True)[1].max())
+        return 3 * (largest - 1)
+    return passes.tables + passes.pulls * (1 if against_itself else 2)
 
 
 def _executor(loss: Rule, shape: tuple[int, int, int], is_self: bool, labels: Any, both: bool) -> Any:

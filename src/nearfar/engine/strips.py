@@ -42,7 +42,7 @@ def strips_ran(
     left = xp.zeros_like(a.rows) if gradient else a.rows
     right = left if b is a else xp.zeros_like(b.rows) if gradient else b.rows
     count = own.stop - own.start
-    passes = _passes(loss)
+    passes = passes_of(loss)
     if passes is not None:
         run = passes(xp, cast("Any", loss), bound, a, b, height, own, peers)
         losses, terms = run.run(upstream, gradient, (left, right))
@@ -71,10 +71,10 @@ def strips_ran(
 
 def one_strip(loss: Rule, a: Prepared, b: Prepared) -> bool:
     """Whether a loss with a strip takes the table in one."""
-    return _passes(loss) is None and int(a.rows.shape[0]) <= tall(int(b.rows.shape[0]))
+    return passes_of(loss) is None and int(a.rows.shape[0]) <= tall(int(b.rows.shape[0]))
 
 
-def _passes(loss: Rule) -> Any:
+def passes_of(loss: Rule) -> Any:
     """What runs a loss that needs the whole table before it can weigh a pair; a loss may bring its own."""
     if hasattr(loss, "couple"):
         return TwoPasses

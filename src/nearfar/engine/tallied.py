@@ -7,6 +7,8 @@ pass weighs each negative by the counts of the positives. Four products of the t
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from nearfar._arrays import Array, times, zeros
 from nearfar.engine.passes import Passes
 from nearfar.engine.sums import per_term
@@ -14,6 +16,8 @@ from nearfar.engine.sums import per_term
 
 class TwoTallies(Passes):
     """One table, run in strips of ``height`` of the anchors ``own``."""
+
+    tables: ClassVar[int] = 2
 
     def run(self, upstream: Array | None, gradient: bool, into: tuple[Array, Array]) -> tuple[Array, Array]:
         """Losses and terms of the own anchors; their gradient is added to ``into``."""

@@ -17,6 +17,7 @@ from nearfar.jax._learned import held
 from nearfar.jax._learned import slopes as found
 from nearfar.jax._passes import coupled_ran, tallied_ran
 from nearfar.jax._plan import Marks, Plan
+from nearfar.jax._seen import seen_ran
 from nearfar.jax._strips import Ran, Strips, moments, ruled, strips_ran
 from nearfar.relations.whole import WholePair
 
@@ -156,6 +157,8 @@ def _table(xp: Namespace, asked: Asked, sides: tuple[Array, Any], marks: Marks) 
 def _ran(strips: Strips) -> Any:
     if hasattr(strips.loss, "couple"):
         return coupled_ran
+    if hasattr(strips.loss, "seen"):
+        return seen_ran
     return tallied_ran if hasattr(strips.loss, "tally") else strips_ran
 
 

@@ -72,8 +72,10 @@ def planned(task: Task, given: Given, height: int | None, axis: Axis | None) -> 
     loss, values = taken(task.loss, task.anchors, task.both)
     if not isinstance(loss, Hashable):
         raise InputError(f"expected hashable hyper-parameters under JAX, got {loss!r}; use numbers and tuples")
-    # A loss with passes of its own, or a task that counts the anchors first.
-    own = type(task) is not Task or (hasattr(loss, "passes") and not hasattr(loss, "counted"))
+    # A loss with passes of its own, of which no strip here can say the same, or a task that counts the anchors first.
+    own = type(task) is not Task or (
+        hasattr(loss, "passes") and not (hasattr(loss, "counted") or hasattr(loss, "seen"))
+    )
     plan = Plan(
         loss,
         "rows",
@@ -87,7 +89,7 @@ def planned(task: Task, given: Given, height: int | None, axis: Axis | None) -> 
     )
     if isinstance(relation, Rows):
         return plan, _weights_of_rows(task.xp, relation, task), values
-    if hasattr(loss, "passes") and axis is not None:
+    if hasattr(loss, "passes") and not hasattr(loss, "seen") and axis is not None:
         raise InputError(f"expected no group with {type(loss).__name__} under JAX, got one; gather the references")
     if isinstance(relation, Guided):
         guide, others = relation.guides(task.xp, task.anchors, task.references)

@@ -31,6 +31,8 @@ from nearfar.relations import Pair
 class PairsAsAnchors(Passes):
     """The anchors ``own`` and each of their positives against all references, in strips of ``height`` anchors."""
 
+    each_positive: ClassVar[bool] = True
+
     def run(self, upstream: Array | None, gradient: bool, into: tuple[Array, Array]) -> tuple[Array, Array]:
         """Losses and terms of the own anchors; their gradient is added to ``into``."""
         xp, count = self.xp, self.own.stop - self.own.start
@@ -43,38 +45,22 @@ class PairsAsAnchors(Passes):
                 share = per_term(xp, upstream[part], terms[part])
             anchors, left = self.a.rows[start:stop], into[0][start:stop]
             value = zeros(xp, (stop - start, 1), losses)
-            for r in range(pair.index.shape[1]):
-                weight, column = pair.share[:, r : r + 1], pair.index[:, r]
-                odds, push, total, both = self._odds(anchors, column, pair)
-                value += times(xp, weight, softplus(xp, odds))
+            longest = xp.max(xp.count_nonzero(pair.weight, axis=1)) if pair.weight.shape[1] else 0
+            columns, weights = pair.listed(int(longest))
+            for r in range(columns.shape[1]):
+                weight, column = weights[:, r : r + 1], columns[:, r]
+                positives = self.b.rows[column]
+                both = anchors + positives
+                near = xp.sum(anchors * positives, axis=1, keepdims=True)
+                odds, push, felt = self.loss.seen(xp, both @ self.b.rows.T, near, pair, share * weight)
+                value += times(xp, weight, odds)
                 if gradient:
-                    self._pull(times(xp, share * weight, sigmoid(xp, odds)), push, total, both, (left, into[1]), column)
+                    pushed = push @ self.b.rows
+                    add_product(xp, into[1], push.T, both)
+                    left += pushed + felt * positives
+                    add_rows(into[1], column, pushed + felt * anchors)
             losses[part] = where(xp, terms[part] > 0, value[:, 0], 0.0)
         return losses, terms
-
-    def _odds(self, anchors: Array, column: Array, pair: Pair) -> tuple[Array, Array, Array, tuple[Array, Array]]:
-        """Log-odds of anchors with one positive each against their negatives, and what these weigh in them."""
-        xp, (far, near), positives = self.xp, self.loss.slopes, self.b.rows[column]
-        table = (far * (anchors + positives)) @ self.b.rows.T
-        pool, push, total = exp_sum(xp, pair.negative_logits(table))
-        return pool + near * xp.sum(anchors * positives, axis=1, keepdims=True), push, total, (anchors, positives)
-
-    def _pull(
-        self,
-        felt: Array,
-        push: Array,
-        total: Array,
-        both: tuple[Array, Array],
-        into: tuple[Array, Array],
-        column: Array,
-    ) -> None:
-        xp, (far, near), (anchors, positives), (left, right) = self.xp, self.loss.slopes, both, into
-        push *= felt * far / at_least(xp, total, 1.0)
-        pushed = push @ self.b.rows
-        add_product(xp, right, push.T, anchors + positives)
-        felt *= near
-        left += pushed + felt * positives
-        add_rows(right, column, pushed + felt * anchors)
 
 
 @dataclass(frozen=True)
@@ -133,6 +119,20 @@ class AngularLoss(PairLoss):
         """What stands before the negatives' and before the positive's similarities."""
         square = math.tan(self.angle) ** 2
         return 4 * square, -2 * (1 + square)
+
+    def seen(self, xp: Namespace, table: Array, near: Array, pair: Pair, share: Array) -> tuple[Array, Array, Array]:
+        """Anchors with one positive each: their loss, and what the table and the positive weigh in ``share`` of it.
+
+        ``table`` holds an anchor's and its positive's similarities to all references, added; it may be overwritten.
+        ``near`` is that of the two, a column like ``share``.
+        """
+        far, own = self.slopes
+        table *= far
+        pool, push, total = exp_sum(xp, pair.negative_logits(table))
+        odds = pool + own * near
+        felt = times(xp, share, sigmoid(xp, odds))
+        push *= felt * far / at_least(xp, total, 1.0)
+        return softplus(xp, odds), push, felt * own
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Any:
         """1 where the anchor has a positive and a negative."""

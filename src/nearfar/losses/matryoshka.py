@@ -64,7 +64,8 @@ class Matryoshka:
             raise InputError(f"expected dims to be a tuple of whole numbers >= 1, got {self.dims!r}; say (8, 32, 128)")
         if self.weights is not None and len(self.weights) != len(self.dims):
             raise InputError(
-                f"expected {len(self.dims)} weights, one each of dims, got {len(self.weights)}; leave weights out for 1 each"
+                f"expected {len(self.dims)} weights, one each of dims, got {len(self.weights)}; "
+                "leave weights out for 1 each"
             )
         if any(not abs(weight) < float("inf") for weight in self.weights or ()):
             raise InputError(f"expected finite weights, got {self.weights}; None makes them all 1")

@@ -77,7 +77,8 @@ class MultipleNegativesRankingLoss(PairLoss):
         asked = set(self.directions)
         if not asked <= set(DIRECTIONS) or "query_to_doc" not in asked:
             raise InputError(
-                f"expected directions among {DIRECTIONS}, the first always, got {self.directions}; the paper has the first alone"
+                f"expected directions among {DIRECTIONS}, the first always, got {self.directions}; "
+                "the paper has the first alone"
             )
         if "doc_to_doc" in asked and not self._back:
             raise InputError(f"expected 'doc_to_query' with 'doc_to_doc', got {self.directions}; add it")

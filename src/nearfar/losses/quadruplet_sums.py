@@ -11,7 +11,7 @@ third weighs the positives.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from nearfar._arrays import Array, Namespace, arange, tally, times, where, zeros
 from nearfar._errors import InputError
@@ -77,6 +77,9 @@ class Ladder:
 
 class ThreePasses(Passes):
     """One table, run in strips of ``height`` of the anchors ``own``; ``peers`` are ranks, which share positives."""
+
+    tables: ClassVar[int] = 3
+    pulls: ClassVar[int] = 2
 
     def run(self, upstream: Array | None, gradient: bool, into: tuple[Array, Array]) -> tuple[Array, Array]:
         """Losses and terms of the own anchors; their gradient is added to ``into``."""

@@ -134,6 +134,17 @@ def test_distances_are_symmetric_and_not_negative(framework, dtype, measure):
 
 
 @frameworks
+@pytest.mark.parametrize(("dtype", "size"), [("float64", 1.2e154), ("float32", 1.6e19)])
+def test_two_squares_that_overflow_together(framework, dtype, size):
+    """Each in range, and so is the distance, but not its square."""
+    x = array(np.array([[size, 0.0], [-size, 0.0], [0.0, size / 3]]), framework, dtype)
+    with np.errstate(all="ignore"):
+        d = table(nf.Euclidean(), x)
+    assert d[0, 1] == pytest.approx(2 * size, rel=1e-6)
+    assert d[1, 2] == pytest.approx(size * 10**0.5 / 3, rel=1e-6)
+
+
+@frameworks
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-8, 1.0, 1e8, 1e19, 1e30])
 def test_angles_at_any_scale(framework, dtype, scale, batch):

@@ -449,6 +449,19 @@ def test_of_centres_that_tie_one_counts():
     np.testing.assert_allclose(sw[::2] + sw[1::2], pw, atol=1e-14)
 
 
+def test_a_small_gamma_overflows_no_share_of_the_centres():
+    """The nearest centre of a class is all of it."""
+    centres = np.random.default_rng(8).normal(size=(12, W.shape[1]))
+    y = Y % 4
+    soft = nf.SoftTripleLoss(0.1, 0.2, gamma=1e-4, per_class=3).value_and_grad(X, y, class_weights=centres)
+    hard = [max((cosine(x, c), k) for k, c in enumerate(centres[3 * r : 3 * r + 3])) for x in X for r in range(4)]
+    own = np.array([value for value, _ in hard]).reshape(len(X), 4)
+    logits = (own - 0.1 * (np.arange(4) == y[:, None])) / 0.2
+    expected = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(len(X)), y])
+    assert soft[0] == pytest.approx(expected, rel=1e-9)
+    assert all(np.isfinite(g).all() for g in soft[1])
+
+
 def test_other_references_are_centres_each():
     """Labelled rows, several a class: those of the own label are its centres, the others stand alone."""
     rows, names = CENTRES[:7], np.array([0, 0, 0, 3, 3, 1, 4])

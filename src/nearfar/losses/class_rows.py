@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from nearfar._arrays import Array, Namespace, arange, integers, namespace
+from nearfar._arrays import Array, Namespace, arange, expect_matrix, integers, namespace
 from nearfar._errors import InputError, ShapeError
 from nearfar.losses.base import PairLoss
 from nearfar.relations import Labels, Relation, Rows
@@ -55,8 +55,8 @@ def classes_of(
     """The relation of items to class weights: label c is row c."""
     if references is not None:
         raise InputError("expected references or class_weights, got both; class c is row c of class_weights")
-    rows = class_weights.shape[0] if class_weights.ndim else 0
-    return Labels(labels, arange(xp, rows, class_weights), ignore_label, ignore_references=False)
+    expect_matrix("class_weights", class_weights)
+    return Labels(labels, arange(xp, class_weights.shape[0], class_weights), ignore_label, ignore_references=False)
 
 
 def check_per_class(per_class: int) -> None:

@@ -18,6 +18,7 @@ Every message reads ``expected …, got …; remedy``.
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 
@@ -69,6 +70,13 @@ class DivergenceError(NearfarError):
     """Training produced a loss or gradient that is not finite."""
 
     exit_code = 6
+
+
+def expect_whole(name: str, value: Any, least: int = 1, remedy: str = "give a count") -> int:
+    """The count, if it is one."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"expected {name} to be a whole number, {least} or more, got {value!r}; {remedy}")
+    return int(value)
 
 
 class CheckError(NearfarError, AssertionError):

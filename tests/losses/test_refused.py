@@ -61,3 +61,55 @@ def test_what_holds_no_numbers(name):
         nf.SupConLoss()(given, Y)
     with pytest.raises(BackendError, match="expected"):
         nf.ArcFaceLoss()(given, Y, class_weights=W)
+
+
+@pytest.mark.parametrize("many", [[0, 1], np.array([0, 1, 2]), {1}, 1.0, torch.tensor([0, 1])], ids=repr)
+@pytest.mark.parametrize("name", ["supcon", "arcface", "proxy-anchor", "logits"])
+def test_one_label_is_ignored(name, many):
+    """Others were compared item by item, or ignored nothing."""
+    calls = {
+        "supcon": lambda label: nf.SupConLoss()(X, Y, ignore_label=label),
+        "logits": lambda label: nf.CrossEntropyLoss()(X, Y, ignore_label=label),
+        **{
+            key: lambda label, key=key: WITH_CLASSES[key](X, Y, class_weights=W, ignore_label=label)
+            for key in ("arcface", "proxy-anchor")
+        },
+    }
+    with pytest.raises(InputError, match="expected ignore_label to be one integer or string"):
+        calls[name](many)
+    expected = calls[name](3)
+    for same in (np.int64(3), np.array(3), torch.tensor(3)):
+        assert calls[name](same) == expected
+
+
+def test_the_ignored_label_is_of_their_kind():
+    """It ignored nothing, silently."""
+    names = list("aabbcd")
+    with pytest.raises(InputError, match="of the kind of the labels, got 'd' beside integers"):
+        nf.SupConLoss()(X, Y, ignore_label="d")
+    with pytest.raises(InputError, match="of the kind of the labels, got 3 beside strings"):
+        nf.SupConLoss()(X, names, ignore_label=3)
+    assert nf.SupConLoss()(X, names, ignore_label="e") == nf.SupConLoss()(X, names)
+    assert nf.SupConLoss()(X[:0], [], ignore_label="e") == 0
+
+
+def test_no_batch_of_several_may_be_left_out():
+    for call in (
+        lambda: nf.SupConLoss().views(X, None),
+        lambda: nf.ContrastiveLoss().pairs(X, None, Y > 1),
+        lambda: nf.TripletLoss().triplets(X, X[::-1], None),
+    ):
+        with pytest.raises(BackendError, match="got NoneType"):
+            call()
+
+
+def test_scores_of_one_number():
+    with pytest.raises(InputError, match="a batch of pairs, got a number"):
+        nf.CoSENTLoss().similarities(np.array(0.3), [1.0])
+
+
+@pytest.mark.parametrize("what", [np.array(["2020-01-01"] * 6, dtype="M8[D]"), Y * 1j], ids=["dates", "complex"])
+def test_answers_that_are_no_numbers(what):
+    for batch in (X, torch.tensor(X)):
+        with pytest.raises(BackendError, match="expected numbers, got"):
+            nf.ContrastiveLoss().pairs(batch, batch, what)

@@ -67,10 +67,10 @@ def test_classes_are_equally_frequent_whatever_their_size() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
-        ({"P": 1}, InputError, "expected P of at least 2, got 1"),
-        ({"K": 1}, InputError, "expected K of at least 2, got 1"),
-        ({"seed": -1}, InputError, "expected seed of at least 0"),
-        ({"step": -1}, InputError, "expected step of at least 0"),
+        ({"P": 1}, InputError, "expected P to be a whole number, 2 or more, got 1"),
+        ({"K": 1}, InputError, "expected K to be a whole number, 2 or more, got 1"),
+        ({"seed": -1}, InputError, "expected seed to be a whole number, 0 or more"),
+        ({"step": -1}, InputError, "expected step to be a whole number, 0 or more"),
         ({"labels": [[0, 1]]}, ShapeError, "expected labels of shape"),
         ({"labels": [0, 0, 1]}, InputError, "at least two classes with two or more items, got 1"),
         ({"labels": []}, InputError, "got 0"),
@@ -119,13 +119,16 @@ def test_workers_of_a_data_loader_get_the_same_batches() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"classes": 1}, "expected classes of at least 2, got 1"),
-        ({"items": 1}, "expected items of at least 2, got 1"),
+        ({"classes": 1}, "expected classes to be a whole number, 2 or more, got 1"),
+        ({"items": 1}, "expected items to be a whole number, 2 or more, got 1"),
+        ({"classes": None}, "expected classes to be a whole number, 2 or more, got None"),
+        ({"seed": 1.5}, "expected seed to be a whole number, 0 or more, got 1.5"),
+        ({"rank": "0"}, "expected rank to be a whole number, 0 or more, got '0'"),
         ({"rank": 2, "world_size": 2}, "expected rank of 0 to 1, got 2"),
-        ({"world_size": 0}, "expected world_size of at least 1"),
+        ({"world_size": 0}, "expected world_size to be a whole number, 1 or more"),
         ({"labels": ["a", "a", "b", "b"]}, "expected labels to be integers"),
-        ({"steps": 0}, "expected steps of at least 1"),
-        ({"epoch": -1}, "expected epoch of at least 0"),
+        ({"steps": 0}, "expected steps to be a whole number, 1 or more"),
+        ({"epoch": -1}, "expected epoch to be a whole number, 0 or more"),
         ({"rank": 4, "world_size": 5}, "a class for each of 5 ranks, got 4"),
     ],
 )

@@ -242,6 +242,7 @@ def test_refusals():
         (lambda: module(X, Y, references=X), nf.InputError, "got references as well"),
         (lambda: Proxies(nf.CosFaceLoss, 6, 5, seed=0), nf.InputError, "expected a loss, a sum of losses or Learnable"),
         (lambda: Proxies(nf.CosFaceLoss(), 0, 5, seed=0), nf.InputError, "expected classes to be a whole number"),
+        (lambda: Proxies(nf.CosFaceLoss(), 6, 5, seed=1.5), nf.InputError, "expected seed to be a whole number"),
         (lambda: Proxies(nf.CosFaceLoss(), 6, 2.5, seed=0), nf.InputError, "expected features to be a whole number"),
         (lambda: Proxies(nf.SupConLoss(), 6, 5, per_class=True, seed=0), nf.InputError, "expected per_class to be"),
         (

@@ -108,7 +108,7 @@ def _numbers(values: Any) -> Any:
         found = np.asarray(values)
     except ValueError as error:
         raise ShapeError("expected rows of one length, got a ragged list; give each item as many values") from error
-    if found.dtype.kind in "USO":
+    if found.dtype.kind in "USOMmc":
         raise BackendError(f"expected numbers, got {found.dtype}; give 0/1 or weights")
     return found
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from nearfar._arrays import Array, Namespace, arange, namespace, sigmoid, softplus, times, where
-from nearfar._errors import InputError, ShapeError
+from nearfar._errors import InputError, ShapeError, expect_whole
 from nearfar.engine import Engine, Given
 from nearfar.engine.rules import pooled
 from nearfar.losses.angles import check_angle, cosine_logit, turned
 from nearfar.losses.base import PairLoss
-from nearfar.losses.class_rows import by_class, check_per_class, class_rows
+from nearfar.losses.class_rows import by_class, class_rows
 from nearfar.losses.dispatch import Ready
 from nearfar.losses.pools import positive_pool
 from nearfar.losses.softmax import check_temperature
@@ -72,7 +72,7 @@ class SubCenterArcFaceLoss(PairLoss):
     def check(self) -> None:
         """Temperature, count, margin and measure."""
         check_temperature(self.temperature)
-        check_per_class(self.per_class)
+        expect_whole("per_class", self.per_class, remedy="try 3")
         check_angle(self, self.margin)
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
@@ -163,7 +163,7 @@ class SoftTripleLoss(PairLoss):
     def check(self) -> None:
         """Temperature, count, softness and margin."""
         check_temperature(self.temperature)
-        check_per_class(self.per_class)
+        expect_whole("per_class", self.per_class, remedy="try 3")
         if not 0 < self.gamma < INF:
             raise InputError(f"expected gamma > 0, got {self.gamma}; 0.1 in the paper")
         if not 0 <= self.margin < INF:

@@ -59,15 +59,9 @@ def classes_of(
     return Labels(labels, arange(xp, class_weights.shape[0], class_weights), ignore_label, ignore_references=False)
 
 
-def check_per_class(per_class: int) -> None:
-    """Raise unless it is a count."""
-    if isinstance(per_class, bool) or not isinstance(per_class, int) or per_class < 1:
-        raise InputError(f"expected per_class to be a whole number, 1 or more, got {per_class!r}; try 3")
-
-
 def by_class(xp: Namespace, z: Array, per_class: int) -> Array:
     """A strip with the rows of each class on an axis of their own; shape (anchors, classes, per class)."""
     return xp.reshape(z, (z.shape[0], z.shape[1] // per_class, per_class))
 
 
-__all__ = ["by_class", "check_per_class", "class_labels", "class_rows", "classes_of"]
+__all__ = ["by_class", "class_labels", "class_rows", "classes_of"]

@@ -16,7 +16,7 @@ from nearfar.losses.inputs import given_measures, given_pairs
 from nearfar.losses.softmax import check_temperature, logit, with_positives
 from nearfar.measures import Dot, Similarity
 from nearfar.relations import Classes, Pair, Relation, Rows
-from nearfar.relations.labels import expect_classes
+from nearfar.relations.labels import expect_classes, ignored
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class CrossEntropyLoss(PairLoss):
             return super()._table(embeddings, labels, references, reference_labels, None, ignore_label)
         if embeddings.ndim != 2:
             raise ShapeError(f"expected logits of shape (items, classes), got {tuple(embeddings.shape)}; stack them")
+        ignore_label = ignored(ignore_label)
         if isinstance(ignore_label, str):
             raise InputError(f"expected integer labels of logits' columns, got {ignore_label!r}; number the classes")
         own = integers(xp, labels, "labels", embeddings, {})

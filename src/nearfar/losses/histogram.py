@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nearfar._arrays import Array, Namespace, tally, times, where
-from nearfar._errors import InputError
+from nearfar._errors import InputError, expect_whole
 from nearfar.losses.base import PairLoss
 from nearfar.losses.ranks import not_infinite
 from nearfar.measures import Cosine, Similarity
@@ -61,8 +61,7 @@ class HistogramLoss(PairLoss):
 
     def check(self) -> None:
         """Bins and span."""
-        if not isinstance(self.bins, int) or self.bins < 1:
-            raise InputError(f"expected bins >= 1, a whole number, got {self.bins}; 100 is usual")
+        expect_whole("bins", self.bins, remedy="100 is usual")
         low, high = self.span
         if not -float("inf") < low < high < float("inf"):
             raise InputError(f"expected a span (low, high) of finite numbers, got {self.span}; the cosine's is (-1, 1)")

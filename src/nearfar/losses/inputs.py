@@ -16,7 +16,7 @@ from nearfar._arrays import (
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Given
 from nearfar.relations import Labels, Relation, Rows
-from nearfar.relations.labels import expect_classes
+from nearfar.relations.labels import expect_classes, ignored
 
 
 def relation_of(labels: Any, reference_labels: Any, ignore: int | str | None) -> Relation:
@@ -36,7 +36,8 @@ def checked(loss: Any, given: Given, group: Any) -> Given:
     if given.equal and given.references is not None and getattr(group, "class_weights", "equal") == "equal":
         relation: Any = given.relation
         classes = given.references.shape[0] // getattr(loss, "per_class", 1)
-        expect_classes(namespace(embeddings=given.anchors), relation.labels, classes, relation.ignore)
+        ignore: Any = ignored(relation.ignore)  # No string, beside labels that are numbers.
+        expect_classes(namespace(embeddings=given.anchors), relation.labels, classes, ignore)
     return given
 
 
@@ -44,7 +45,7 @@ def stack_views(views: tuple[Array, ...]) -> tuple[Array, Labels]:
     """All views as one batch, and which rows are the same item."""
     if len(views) < 2:
         raise ShapeError(f"expected at least two views, got {len(views)}; pass loss.views(z1, z2)")
-    xp = namespace(**{f"view {k}": view for k, view in enumerate(views, 1)})
+    xp = _namespace_of_all(**{f"view {k}": view for k, view in enumerate(views, 1)})
     if any(tuple(view.shape) != tuple(views[0].shape) for view in views[1:]):
         raise ShapeError(
             f"expected views of one shape, got {[tuple(view.shape) for view in views]}; align them row by row"
@@ -56,9 +57,15 @@ def stack_views(views: tuple[Array, ...]) -> tuple[Array, Labels]:
     return xp.concat(views, axis=0), Labels(places)
 
 
+def _namespace_of_all(**batches: Array) -> Namespace:
+    """Of arrays none of which may be left out."""
+    missing = [name for name, batch in batches.items() if batch is None]
+    return namespace(**{missing[0]: None} if missing else batches)
+
+
 def expect_alike(**batches: Array) -> Namespace:
     """Check batches whose rows belong together one by one; returns their namespace."""
-    xp = namespace(**batches)
+    xp = _namespace_of_all(**batches)
     (first, anchor), *others = batches.items()
     expect_matrix(first, anchor)
     for name, other in others:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nearfar._arrays import Array, Namespace, add_columns, at_least, take_columns, times, where
-from nearfar._errors import InputError
+from nearfar._errors import InputError, expect_whole
 from nearfar.losses.base import PairLoss
 from nearfar.losses.triplet_sums import triplet_sums
 from nearfar.measures import Distance, SquaredEuclidean
@@ -61,8 +61,7 @@ class LMNNLoss(PairLoss):
 
     def check(self) -> None:
         """Neighbours, margin and share."""
-        if not isinstance(self.neighbours, int) or self.neighbours < 1:
-            raise InputError(f"expected neighbours to be a whole number >= 1, got {self.neighbours!r}; 3 is usual")
+        expect_whole("neighbours", self.neighbours, remedy="3 is usual")
         if not abs(self.margin) < INF:
             raise InputError(f"expected a finite margin, got {self.margin}; give it in the unit of the measure")
         if not 0 <= self.push <= 1:

@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, arange, at_least, namespace, sigmoid, softplus, times, zeros
-from nearfar._errors import InputError, ShapeError
+from nearfar._arrays import (
+    Array,
+    Namespace,
+    arange,
+    at_least,
+    expect_matrix,
+    namespace,
+    sigmoid,
+    softplus,
+    times,
+    zeros,
+)
+from nearfar._errors import InputError
 from nearfar.engine import Engine, Given
 from nearfar.engine.passes import Passes
 from nearfar.engine.rules import pooled
@@ -15,7 +26,7 @@ from nearfar.losses.class_rows import class_labels
 from nearfar.losses.pools import positive_pool
 from nearfar.measures import Cosine, Similarity
 from nearfar.relations import Labels, Pair
-from nearfar.relations.labels import expect_classes
+from nearfar.relations.labels import expect_classes, ignored
 
 
 @dataclass(frozen=True)
@@ -168,18 +179,15 @@ class ProxyAnchorLoss(PairLoss):
             raise InputError("expected references or class_weights, got both; class c is row c of class_weights")
         xp = namespace(embeddings=embeddings, class_weights=class_weights)
         own = class_labels(xp, labels, embeddings, ignore_label)
-        ignored = None
+        nobody = None
         if ignore_label is not None:
             # A name of their own, so that the proxy of an ignored class stays.
-            ignored = int(xp.iinfo(xp.int64).min)
-            own = xp.where(own == ignore_label, xp.full_like(own, ignored), own)
-        if class_weights.ndim != 2:
-            raise ShapeError(
-                f"expected class_weights of shape (classes, features), got {tuple(class_weights.shape)}; stack them"
-            )
-        expect_classes(xp, own, class_weights.shape[0], ignored)
+            nobody = int(xp.iinfo(xp.int64).min)
+            own = xp.where(own == ignored(ignore_label), xp.full_like(own, nobody), own)
+        expect_matrix("class_weights", class_weights)
+        expect_classes(xp, own, class_weights.shape[0], nobody)
         classes = arange(xp, class_weights.shape[0], class_weights)
-        return Given(class_weights, embeddings, Labels(classes, own, ignored))
+        return Given(class_weights, embeddings, Labels(classes, own, nobody))
 
 
 __all__ = ["ProxyAnchorLoss"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nearfar._arrays import Array, Namespace, take_columns, times, where
-from nearfar._errors import InputError
+from nearfar._errors import InputError, expect_whole
 from nearfar.losses.base import PairLoss
 from nearfar.losses.ranks import by_rank, not_infinite
 from nearfar.losses.softmax import check_temperature
@@ -60,8 +60,7 @@ class FastAPLoss(PairLoss):
 
     def check(self) -> None:
         """Bins and span."""
-        if not isinstance(self.bins, int) or self.bins < 1:
-            raise InputError(f"expected bins >= 1, a whole number, got {self.bins}; the paper uses 10")
+        expect_whole("bins", self.bins, remedy="the paper uses 10")
         if not 0 < self.span < float("inf"):
             raise InputError(f"expected a finite span > 0, got {self.span}; give the largest distance that can be")
 

@@ -204,6 +204,8 @@ def _ordered(loss: Any, measure: Similarity, batch: Array, score: Any, group: An
     if group is not None:
         raise InputError("expected no group with scores, whose order is that of one batch, got one; gather the pairs")
     xp = namespace(batch=batch)
+    if batch.ndim == 0:
+        raise ShapeError("expected a batch of pairs, got a number; give shape (pairs,)")
     given = as_like(xp, score, batch, xp.float64 if batch.dtype == xp.float64 else xp.float32)
     if tuple(given.shape) != tuple(batch.shape[:1]):
         raise ShapeError(f"expected score of shape ({batch.shape[0]},), got {tuple(given.shape)}; give one a pair")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nearfar._errors import InputError
-from nearfar.metrics._checks import Array, whole
+from nearfar._errors import InputError, expect_whole
+from nearfar.metrics._checks import Array
 from nearfar.metrics.verification import PairScores, allowed_count
 
 _CELLS = 1 << 19  # pairs × draws of one block
@@ -60,8 +60,8 @@ def sort_impostors(pairs: PairScores) -> Impostors:
 
 def draw_weights(unit_count: int, draws: int, seed: int) -> Weights:
     """How often each unit is drawn, units × draws; columns sum to ``unit_count``."""
-    draws = whole(draws, "draws")
-    if whole(unit_count, "the number of classes", 0) < 2:
+    draws = expect_whole("draws", draws)
+    if expect_whole("the number of classes", unit_count, 0) < 2:
         raise InputError(f"expected at least 2 classes, got {unit_count}; an interval over classes needs several")
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(unit_count, np.full(unit_count, 1.0 / unit_count), size=draws)

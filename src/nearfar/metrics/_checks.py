@@ -83,13 +83,6 @@ def share(value: float, name: str) -> float:
     return float(value)
 
 
-def whole(value: int, name: str, least: int = 1) -> int:
-    """A count."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"expected {name} to be a whole number, {least} or more, got {value!r}; give a count")
-    return int(value)
-
-
 def finite_pairs(left: ArrayLike, right: ArrayLike, names: str, least: int) -> tuple[Array, Array]:
     """Two finite float64 vectors of one length, at least ``least`` long."""
     a, b = real_array(left, names), real_array(right, names)

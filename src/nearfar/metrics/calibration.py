@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nearfar._errors import InputError
-from nearfar.metrics._checks import Array, binary, finite_pairs, real_array, whole
+from nearfar._errors import InputError, expect_whole
+from nearfar.metrics._checks import Array, binary, finite_pairs, real_array
 
 _STEPS = 100
 _ROUNDING = 1e-13  # of the mean loss: Newton goes on where the loss itself no longer resolves
@@ -159,7 +159,7 @@ def expected_calibration_error(probability: ArrayLike, same: ArrayLike, bins: in
         0.2
     """
     p, y = _checked(probability, same)
-    bins = whole(bins, "bins")
+    bins = expect_whole("bins", bins)
     _, first, group, size = np.unique(p, return_index=True, return_inverse=True, return_counts=True)
     shared = np.bincount(group, weights=y, minlength=len(first)) / size
     order = np.argsort(p, kind="stable")

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nearfar._errors import InputError
+from nearfar._errors import InputError, expect_whole
 from nearfar.metrics._bootstrap import draw_weights, rejected_shares, sort_impostors, spent_ranks
-from nearfar.metrics._checks import class_index, finite_pairs, label_array, score_array, share, whole
+from nearfar.metrics._checks import class_index, finite_pairs, label_array, score_array, share
 from nearfar.metrics.verification import PairScores, fnmr_at_fmr
 
 
@@ -216,7 +216,7 @@ def student_t_quantile(probability: float, degrees: int) -> float:
     """
     if not 0.0 < share(probability, "probability") < 1.0:
         raise InputError(f"expected a probability strictly between 0 and 1, got {probability}; 0.975 is usual")
-    degrees = whole(degrees, "degrees")
+    degrees = expect_whole("degrees", degrees)
     low, high = -math.pi / 2, math.pi / 2  # t = √degrees · tan(angle)
     for _ in range(80):
         middle = (low + high) / 2

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nearfar.metrics._checks import whole
+from nearfar._errors import expect_whole
 from nearfar.metrics._ranking import Ranking, rankings
 
 _Rule = Callable[[Ranking], NDArray[np.float64]]
@@ -205,7 +205,7 @@ def _apply(rule: _Rule, ranking: Ranking) -> NDArray[np.float64]:
 
 
 def _recall(k: int) -> _Rule:
-    k = whole(k, "k")
+    k = expect_whole("k", k)
 
     def rule(ranking: Ranking) -> NDArray[np.float64]:
         rows, columns = ranking.before.shape

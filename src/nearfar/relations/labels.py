@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -49,8 +50,15 @@ class Labels:
         if references is not None:
             other = integers(xp, self.reference_labels, "reference_labels", anchors, book)
             _expect_count("reference_labels", other, references)
-        ignore = book.get(self.ignore) if book or isinstance(self.ignore, str) else self.ignore
-        return own, other, ignore
+        ignore = ignored(self.ignore)
+        if ignore is None or own.shape[0] == 0:
+            return own, other, None
+        if bool(book) != isinstance(ignore, str):
+            raise InputError(
+                f"expected ignore_label of the kind of the labels, got {ignore!r} beside "
+                f"{'strings' if book else 'integers'}; name one of the labels"
+            )
+        return own, other, book.get(ignore) if isinstance(ignore, str) else ignore
 
     def kept(
         self, xp: Namespace, anchors: Array, references: Array | None
@@ -71,6 +79,18 @@ class Labels:
         """Tie the labels to a table."""
         own, other, _ = self.codes(xp, anchors, references)
         return BoundLabels(xp, own, other, references is None, anchors)
+
+
+def ignored(label: Any) -> int | str | None:
+    """The label to ignore as one number or string."""
+    if label is None or isinstance(label, str):
+        return label
+    try:
+        return operator.index(label)
+    except TypeError:
+        raise InputError(
+            f"expected ignore_label to be one integer or string, got {label!r}; give unknown items one label"
+        ) from None
 
 
 def _expect_count(name: str, codes: Array, items: Array) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nearfar._errors import InputError, ShapeError
+from nearfar._errors import InputError, ShapeError, expect_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +58,14 @@ class BalancedBatches:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn, before a worker does."""
-        _check_range("classes", self.classes, 2)
-        _check_range("items", self.items, 2)
-        _check_range("world_size", self.world_size, 1)
-        if not 0 <= self.rank < self.world_size:
+        expect_whole("classes", self.classes, 2)
+        expect_whole("items", self.items, 2)
+        expect_whole("world_size", self.world_size)
+        if not expect_whole("rank", self.rank, 0) < self.world_size:
             raise InputError(f"expected rank of 0 to {self.world_size - 1}, got {self.rank}; take the process's number")
-        _check_range("epoch", self.epoch, 0)
+        expect_whole("epoch", self.epoch, 0)
         if self.steps is not None:
-            _check_range("steps", self.steps, 1)
+            expect_whole("steps", self.steps)
         drawn = batch_indices(self.labels, self.classes * self.world_size, self.items, self.seed, 0)
         if len(drawn) // self.items < self.world_size:
             raise InputError(
@@ -133,10 +133,10 @@ def batch_indices(labels: ArrayLike, P: int, K: int, seed: int, step: int) -> ND
         raise ShapeError(f"expected labels of shape (n,), got {classes.shape}; pass one label for each item")
     if classes.size and classes.dtype.kind not in "iub":
         raise InputError(f"expected labels to be integers, got {classes.dtype}; number the classes")
-    _check_range("P", P, 2)
-    _check_range("K", K, 2)
-    _check_range("seed", seed, 0)
-    _check_range("step", step, 0)
+    expect_whole("P", P, 2)
+    expect_whole("K", K, 2)
+    expect_whole("seed", seed, 0)
+    expect_whole("step", step, 0)
     members = [np.flatnonzero(classes == c) for c in np.unique(classes) if c >= 0]
     usable = [m for m in members if len(m) >= 2]
     if len(usable) < 2:
@@ -153,8 +153,3 @@ def _draw(members: NDArray[np.intp], K: int, rng: np.random.Generator) -> NDArra
     """K of the members: whole permutations one after another, so that counts differ by one at most."""
     rounds = -(-K // len(members))
     return np.concatenate([rng.permutation(members) for _ in range(rounds)])[:K]
-
-
-def _check_range(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise InputError(f"expected {name} of at least {least}, got {value}; change {name}")

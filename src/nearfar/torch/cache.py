@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nearfar._errors import InputError, ShapeError
+from nearfar._errors import InputError, ShapeError, expect_whole
 from nearfar.torch._random import RandomState, devices_of, random_state, set_random_state
 
 Inputs: TypeAlias = "torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]"
@@ -109,8 +109,7 @@ def _expect(model: Any, inputs: Any, chunk: Any) -> int:
     """Check what can be known before the model runs; the number of rows."""
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"expected model to be a torch.nn.Module, got {type(model).__name__}; wrap the call in one")
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise InputError(f"expected chunk to be a whole number of rows, 1 or more, got {chunk!r}; try 64")
+    expect_whole("chunk", chunk, remedy="try 64 rows")
     if not torch.is_grad_enabled():
         raise InputError("expected gradients to be enabled, got no_grad; call it outside torch.no_grad()")
     if getattr(model, "static_graph", False):

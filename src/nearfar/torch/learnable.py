@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from nearfar._arrays import integers, is_torch, namespace
-from nearfar._errors import BackendError, InputError
+from nearfar._errors import BackendError, InputError, expect_whole
 from nearfar.engine.moments import MOMENTS, refusal, with_values
 
 
@@ -183,8 +183,7 @@ def _top(loss: Any, kinds: dict[str, str], largest_scale: float | None) -> float
 
 
 def _expect_classes(kinds: dict[str, str], classes: int) -> None:
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-        raise InputError(f"expected classes to be a whole number, 1 or more, got {classes!r}; count the labels")
+    expect_whole("classes", classes, remedy="count the labels")
     if set(kinds.values()) != {"origin"}:
         raise InputError(
             f"expected classes with a boundary (beta of MarginLoss), got {list(kinds)}; only a boundary has one a class"

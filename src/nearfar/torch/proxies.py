@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from nearfar._arrays import expect_matrix, integers, is_torch, namespace
-from nearfar._errors import BackendError, InputError, ShapeError
+from nearfar._errors import BackendError, InputError, ShapeError, expect_whole
 from nearfar.relations import Labels
 from nearfar.relations.labels import expect_classes
 from nearfar.torch.learnable import Learnable
@@ -70,8 +70,7 @@ class Proxies(torch.nn.Module):
         if per_class is None:
             per_class = max(getattr(part, "per_class", 1) for part in parts)
         for name, count in (("classes", classes), ("features", features), ("per_class", per_class)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise InputError(f"expected {name} to be a whole number, 1 or more, got {count!r}; count them")
+            expect_whole(name, count, remedy="count them")
         self.loss, self._classes, self._per_class = loss, classes, per_class
         self._as_weights = _as_weights(parts, per_class)
         self.weight = torch.nn.Parameter(torch.empty(classes * per_class, features))
@@ -82,7 +81,7 @@ class Proxies(torch.nn.Module):
     @torch.no_grad()
     def reset(self, seed: int) -> None:
         """Draw the weights again, in place: a pure function of the seed and the shape."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(expect_whole("seed", seed, 0, "any number will do"))
         rows = torch.randn(self.weight.shape, generator=generator, dtype=torch.float64)
         self.weight.copy_(rows / math.sqrt(self.weight.shape[1]))
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from nearfar._arrays import Array, Namespace, expect_matrix, integers, namespace
-from nearfar._errors import BackendError, InputError, ShapeError
+from nearfar._errors import BackendError, ShapeError, expect_whole
 from nearfar.relations import Labels, Pair, Relation
 from nearfar.relations.labels import BoundLabels, LabelPair
 from nearfar.torch.ranks import Ranks
@@ -77,8 +77,7 @@ class EmbeddingQueue(torch.nn.Module):
     def __init__(self, size: int, dimension: int, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         for name, given in (("size", size), ("dimension", dimension)):
-            if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-                raise InputError(f"expected {name} to be a whole number, 1 or more, got {given!r}; try 4096 and 128")
+            expect_whole(name, given, remedy="try 4096 and 128")
         if not dtype.is_floating_point:
             raise BackendError(f"expected a floating dtype, got {dtype}; embeddings are real numbers")
         self.register_buffer("embeddings", torch.zeros(size, dimension, dtype=dtype))

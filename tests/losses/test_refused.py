@@ -113,3 +113,38 @@ def test_answers_that_are_no_numbers(what):
     for batch in (X, torch.tensor(X)):
         with pytest.raises(BackendError, match="expected numbers, got"):
             nf.ContrastiveLoss().pairs(batch, batch, what)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: nf.ContrastiveLoss(margin=None), "margin of ContrastiveLoss to be a number, got None"),
+        (lambda: nf.SupConLoss(temperature="0.1"), "temperature of SupConLoss to be a number, got '0.1'"),
+        (lambda: nf.SupConLoss(form=["out"]), "form of SupConLoss to be a string"),
+        (lambda: nf.MarginLoss(beta=torch.ones(3)), "beta of MarginLoss to be a number"),
+        (lambda: nf.UniformityLoss(t=10**400), "t of UniformityLoss to be a number"),
+        (lambda: nf.ContrastiveLoss(balanced=1), "balanced of ContrastiveLoss to be True or False, got 1"),
+        (lambda: nf.ContrastiveLoss(factors=0.5), "factors of ContrastiveLoss to be two numbers in a tuple"),
+        (lambda: nf.Matryoshka(nf.SupConLoss(), (2,), (None,)), "weights of Matryoshka to be numbers in a tuple"),
+        (lambda: nf.MultipleNegativesRankingLoss(directions=None), "to be strings in a tuple"),
+        (lambda: nf.Guided(Y, X), "expected a relation, got ndarray"),
+        (lambda: nf.Guided(nf.Labels(Y), X, margin="1"), "a finite margin, got 1"),
+    ],
+)
+def test_hyper_parameters_of_another_kind(make, words):
+    """They came to a TypeError of a comparison, or to nothing."""
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def test_numbers_of_any_library_are_numbers():
+    expected = nf.SupConLoss(temperature=0.5)(X, Y)
+    for half in (np.float32(0.5), np.array(0.5), np.float64(0.5)):
+        assert nf.SupConLoss(temperature=half)(X, Y) == expected
+    assert nf.SupConLoss(temperature=torch.tensor(0.5))(torch.tensor(X), Y) == pytest.approx(float(expected))
+    for loss, call in (
+        (nf.SupConLoss(temperature=torch.tensor(0.5)), lambda v: v(X, Y)),
+        (nf.UniformityLoss(t=torch.tensor(0.5)), lambda v: v.value_and_grad(X)),
+    ):
+        with pytest.raises(BackendError, match=r"as a number beside other arrays, got a tensor; pass float\(t"):
+            call(loss)

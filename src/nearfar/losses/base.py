@@ -9,6 +9,7 @@ from nearfar._arrays import Array, Namespace, expect_matrix, is_jax, namespace, 
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Engine, Executor, Given, Task, height
 from nearfar.losses.dispatch import Ready, gradients_of, value_of
+from nearfar.losses.hyper import expect_kinds
 from nearfar.losses.inputs import relation_of, stack_views
 from nearfar.losses.sums import added, added_to, scaled
 from nearfar.measures import Measure, expect_kind
@@ -36,6 +37,7 @@ class PairLoss:
     def __post_init__(self) -> None:
         """Refuse a measure of the other kind and hyper-parameters that cannot be."""
         expect_kind(self, self.measure, self.kind)
+        expect_kinds(self)
         if not any(is_jax(value) for value in vars(self).values()):  # What JAX traces has no value to look at.
             self.check()
 

@@ -9,6 +9,7 @@ from nearfar import _tape
 from nearfar._arrays import Array, followed, is_jax, is_torch, narrow
 from nearfar._errors import InputError
 from nearfar.engine import Engine, Given, Outcome, Task
+from nearfar.losses.hyper import expect_no_tensor
 from nearfar.losses.inputs import checked
 
 Ready: TypeAlias = tuple[Given, Task, int | None]
@@ -96,6 +97,7 @@ def _ready(loss: Any, given: Callable[[], Given], engine: Engine, group: Any) ->
 def _run(task: Task, rows: int | None, gradient: bool, upstream: Array | None = None) -> Outcome:
     """Run in the precision of the arrays, whatever the caller's framework would lower it to."""
     if not is_torch(task.anchors):
+        expect_no_tensor(task.loss)
         return task.run(rows, gradient, upstream)
     from nearfar.torch._autograd import outcome_of
 

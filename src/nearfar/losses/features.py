@@ -23,6 +23,7 @@ from nearfar._arrays import (
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Outcome
 from nearfar.engine.strips import tall
+from nearfar.losses.hyper import expect_kinds, expect_no_tensor
 from nearfar.losses.sums import added, added_to, scaled
 from nearfar.measures import Measure
 from nearfar.measures.base import Prepared, normalise, unit_difference, unnormalise
@@ -60,6 +61,7 @@ class FeatureLoss:
 
     def __post_init__(self) -> None:
         """Refuse hyper-parameters that cannot be."""
+        expect_kinds(self)
         self.check()
 
     def check(self) -> None:
@@ -175,6 +177,7 @@ class FeatureLoss:
         if copies[0].shape[0] < self.least:
             return zeros(xp, (), copies[0], xp.float64), tuple(xp.zeros_like(copy) for copy in copies)
         if not is_torch(copies[0]):
+            expect_no_tensor(self)
             with quiet():
                 return self.features(xp, *copies)
         from nearfar.torch._autograd import exactly

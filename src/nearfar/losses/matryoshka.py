@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from nearfar._arrays import Array, expect_matrix, namespace, narrow, working_copy
 from nearfar._errors import InputError, ShapeError
+from nearfar.losses.hyper import expect_kinds
 from nearfar.losses.sums import Loss, added, added_to, scaled
 
 
@@ -59,6 +60,7 @@ class Matryoshka:
         """Refuse sizes and weights that cannot be, and what is no loss."""
         if not hasattr(self.loss, "value_and_grad"):
             raise InputError(f"expected loss to be a loss, got {self.loss!r}; for example nf.SupConLoss()")
+        expect_kinds(self)
         whole = isinstance(self.dims, tuple) and all(isinstance(d, int) and d >= 1 for d in self.dims)
         if not whole or not self.dims:
             raise InputError(f"expected dims to be a tuple of whole numbers >= 1, got {self.dims!r}; say (8, 32, 128)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 from nearfar._arrays import Array, Namespace, as_like, times, where
@@ -62,8 +63,12 @@ class Guided:
     relative: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a margin that is no number."""
-        if not abs(self.margin) < INF:
+        """Refuse what is no relation, and a margin that is no number."""
+        if not hasattr(self.relation, "kept"):
+            got = type(self.relation).__name__
+            raise InputError(f"expected a relation, got {got}; for example nf.Guided(nf.Labels(labels), guide)")
+        margin: Any = self.margin
+        if not isinstance(margin, Real) or not abs(float(margin)) < INF:
             raise InputError(f"expected a finite margin, got {self.margin}; 0 in the paper")
 
     def kept(

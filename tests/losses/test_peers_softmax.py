@@ -305,10 +305,12 @@ def guided_form(keep, temperature):
 
 @pytest.mark.parametrize(("margin", "relative"), [(0.0, False), (0.15, False), (-0.1, False), (0.2, True)])
 def test_guided_masks_as_gist_does(margin, relative):
+    """A relative margin is a share of the size: sentence-transformers 6.2, before it (1 − m) times the similarity."""
     guide, others = unit(torch.tensor(RNG.normal(size=(9, 3)))), unit(torch.tensor(RNG.normal(size=(9, 3))))
     g = guide @ others.T
     own = torch.diagonal(g)[:, None]
-    keep = g <= (own * (1 - margin) if relative else own - margin)
+    keep = g <= own - margin * (own.abs() if relative else 1)
+    assert 0 < (own < 0).sum() < 9
     keep |= torch.eye(9, dtype=torch.bool)
     assert 9 < keep.sum() < 81
     alone = keep.sum(1) > 1

@@ -24,8 +24,8 @@ class Guided:
     .. math::
         g_{in} \le \operatorname{mean}_{p \in P_i} g_{ip} - m
 
-    or, ``relative``, :math:`g_{in} \le (1 - m) \operatorname{mean}_p g_{ip}`; else the pair is left out. Positives
-    stay, and all negatives of an anchor without a positive. ``loss(x, Guided(Labels(y), guide))`` for a batch,
+    or, ``relative``, :math:`m` times the size of that mean lower; else the pair is left out. Positives stay, and all
+    negatives of an anchor without a positive. ``loss(x, Guided(Labels(y), guide))`` for a batch,
     ``loss(queries, Guided(Aligned(), guide_q, guide_d), references=documents)`` for one direction of two.
 
     Args:
@@ -33,7 +33,7 @@ class Guided:
         guide: The guide's embeddings of the anchors; shape (anchors, any features). No gradient reaches them.
         reference_guide: The guide's embeddings of the references, where there are any.
         margin: :math:`m`; larger leaves out more.
-        relative: Whether the margin is a share of the positive's similarity.
+        relative: Whether the margin is a share of the positive's similarity, in size.
 
     Raises:
         InputError: A margin that is not finite, or the guide's references without references or the reverse.
@@ -117,7 +117,9 @@ class BoundGuided:
         """A strip without what the guide leaves out; ``guide`` has the rows of its anchors."""
         xp, table = self.xp, guide @ self.others.T
         positive = xp.sum(times(xp, pair.share, pair.take(table)), axis=1, keepdims=True)
-        least = positive * (1 - self.guided.margin) if self.guided.relative else positive - self.guided.margin
+        # Of the size of the similarity, so that a positive below 0 leaves out more as well.
+        share = xp.abs(positive) if self.guided.relative else 1.0
+        least = positive - share * self.guided.margin
         return GuidedPair(self, pair, (table <= least) | (pair.positive_count == 0))
 
     @cached_property

@@ -46,7 +46,13 @@ PAIRS: list[Row] = [
     ("the Keras chapter", "conventions.keras_text(1.0).distances(d, same)", None),
     ("keras-io's example", "conventions.keras_example(1.0).distances(d, same)", None),
     (TFA, "conventions.tensorflow_addons(1.0).distances(d, same)", 0.214135),
-    (ST, "conventions.sentence_transformers()(X, y)", None),
+    (ST, "conventions.sentence_transformers()(X, y)", 0.036402),
+    (f"{ST}, Euclidean", "conventions.sentence_transformers(1.0, 'euclidean')(X, y)", 0.107068),
+    (
+        f"{ST}, contrastive tension",
+        "66 * conventions.sentence_transformers_contrastive_tension().pairs(X[i], X[j], same)",
+        44.759212,
+    ),
     ("siamese-triplet", "conventions.siamese_triplet_contrastive(1.0)(X, y)", 0.107068),
     ("siamese-triplet, online", "conventions.siamese_triplet_online_contrastive(1.0)(X, y)", 0.214135),
     (PML, "conventions.pytorch_metric_learning_contrastive().distances(d[active], same[active])", 1.212044),
@@ -56,8 +62,15 @@ PAIRS: list[Row] = [
         None,
     ),
     ("torch HingeEmbeddingLoss", "conventions.torch_hinge_embedding()(X, y)", 0.201280),
-    ("torch CosineEmbeddingLoss", "conventions.torch_cosine_embedding()(X, y)", None),
-    ("torch BCEWithLogitsLoss", "conventions.torch_binary_cross_entropy().similarities(1 - d, same)", None),
+    ("torch CosineEmbeddingLoss", "conventions.torch_cosine_embedding()(X, y)", 0.227742),
+    ("torch BCEWithLogitsLoss", "conventions.torch_binary_cross_entropy().similarities(1 - d, same)", 0.565029),
+    ("optax, cosine distance", "conventions.optax_cosine_distance().pairs(X[q], X[k], [1] * 4)", 0.553058),
+    ("Keras, cosine", "conventions.keras_cosine_similarity().pairs(X[q], X[k], [1] * 4) - 1", -0.446942),
+    (
+        "lightly, negative cosine",
+        "conventions.lightly_negative_cosine_similarity().pairs(X[q], X[k], [1] * 4) - 1",
+        -0.446942,
+    ),
     ("quaterion", "conventions.quaterion_contrastive()(X, y)", None),
     ("quaterion, online", "conventions.quaterion_online_contrastive(1.0)(X, y)", 0.399794),
     (
@@ -74,19 +87,35 @@ TRIPLETS: list[Row] = [
     (PML, "conventions.pytorch_metric_learning_triplet(0.2)(X, y)", 0.239936),
     ("Open Metric Learning", "conventions.open_metric_learning_triplet(0.2)(X, y)", 0.085533),
     (f"{TFA}, semi-hard", "conventions.tensorflow_addons_semihard(0.2)(X, y)", 0.084888),
+    (f"{TFA}, semi-hard, squared", "conventions.tensorflow_addons_semihard(0.2, 'squared-L2')(X, y)", 0.036585),
+    (f"{TFA}, semi-hard, angular", "conventions.tensorflow_addons_semihard(0.2, 'angular')(X, y)", 0.074976),
     (f"{TFA}, hard", "conventions.tensorflow_addons_hard(0.2)(X, y)", 0.435283),
-    (f"{ST}, given", "conventions.sentence_transformers_triplet().triplets(X[a], X[p], X[n])", None),
+    (f"{TFA}, hard, soft", "conventions.tensorflow_addons_hard(soft=True)(X, y)", 0.823613),
+    (f"{TFS}, hard negatives", "conventions.tensorflow_similarity_triplet(0.2)(X, y)", 0.455528),
+    (f"{TFS}, hard negatives, soft", "conventions.tensorflow_similarity_triplet()(X, y)", 0.836146),
+    (f"{ST}, given", "conventions.sentence_transformers_triplet().triplets(X[a], X[p], X[n])", 4.681307),
+    (
+        f"{ST}, given, cosine",
+        "conventions.sentence_transformers_triplet(5.0, 'cosine').triplets(X[a], X[p], X[n])",
+        4.608076,
+    ),
     (f"{ST}, batch-all", "conventions.sentence_transformers_batch_all(0.2)(X, y)", 0.239936),
     (f"{ST}, batch-hard", "conventions.sentence_transformers_batch_hard(0.2)(X, y)", 0.435283),
-    (f"{ST}, batch-hard, soft", "conventions.sentence_transformers_batch_hard_soft_margin()(X, y)", None),
+    (f"{ST}, batch-hard, soft", "conventions.sentence_transformers_batch_hard_soft_margin()(X, y)", 0.823613),
     (f"{ST}, semi-hard", "conventions.sentence_transformers_batch_semi_hard(0.2)(X, y)", 0.084888),
     ("omoindrot", "conventions.omoindrot_batch_all(0.2)(X, y)", 0.239936),
     ("omoindrot, squared", "conventions.omoindrot_batch_all(0.2, squared=True)(X, y)", 0.478631),
     ("omoindrot, batch-hard", "conventions.omoindrot_batch_hard(0.2)(X, y)", 0.435283),
     ("siamese-triplet", "conventions.siamese_triplet_triplet(0.2).triplets(X[a], X[p], X[n])", 0.126732),
     ("quaterion, all", "conventions.quaterion_triplet()(X, y)", None),
-    ("torch TripletMarginLoss", "conventions.torch_triplet_margin().triplets(X[a], X[p], X[n])", None),
-    ("optax", "conventions.optax_triplet_margin().triplets(X[a], X[p], X[n])", None),
+    ("torch TripletMarginLoss", "conventions.torch_triplet_margin().triplets(X[a], X[p], X[n])", 0.687529),
+    ("torch TripletMarginLoss, p = 1", "conventions.torch_triplet_margin(p=1).triplets(X[a], X[p], X[n])", 0.487219),
+    (
+        "torch, of cosine distances",
+        "conventions.torch_triplet_margin_with_distance(1.0, False, nf.CosineDistance()).triplets(X[a], X[p], X[n])",
+        0.618852,
+    ),
+    ("optax", "conventions.optax_triplet_margin().triplets(X[a], X[p], X[n])", 0.687529),
     ("metric-learn, LMNN, mean", "conventions.metric_learn_lmnn(2)(X, y)", None),
 ]
 SOFTMAX: list[Row] = [
@@ -103,6 +132,8 @@ SOFTMAX: list[Row] = [
         1.475096,
     ),
     ("lightly, SimCLR", "conventions.lightly_ntxent(0.1).views(X[q], X[k])", 1.544496),
+    ("lightly, DCL", "conventions.lightly_dcl().views(X[q], X[k])", 0.235221),
+    ("lightly, DCLW", "conventions.lightly_dclw().views(X[q], X[k])", 2.135398),
     (f"{TFS}, SimCLR", "conventions.tensorflow_similarity_simclr(0.1).views(X[q], X[k])", 3.088993),
     (ST, "conventions.sentence_transformers_multiple_negatives(10).aligned(X[q], X[k])", 0.730578),
     (
@@ -111,9 +142,14 @@ SOFTMAX: list[Row] = [
         0.688985,
     ),
     (
+        f"{ST}, contrastive tension in the batch",
+        "conventions.sentence_transformers_contrastive_tension_in_batch().aligned(X[q], X[k])",
+        1.039217,
+    ),
+    (
         f"{ST}, GIST",
         "conventions.sentence_transformers_gist(0.1)(X[q], nf.Guided(nf.Aligned(), R[q], R[k]), references=X[k])",
-        None,
+        0.150224,
     ),
     (
         TFS,
@@ -135,7 +171,7 @@ NEIGHBOURS: list[Row] = [
     ("scikit-learn, metric-learn", "12 * (conventions.scikit_learn_nca()(X, y) - 1)", -3.711805),
     (PML, "conventions.pytorch_metric_learning_nca()(X, y)", 1.216639),
     ("deep NCA, exponent s/0.1", "conventions.pytorch_metric_learning_nca(softmax_scale=5)(X, y)", 1.111861),
-    (f"{TFS}, soft nearest neighbour", "conventions.tensorflow_similarity_soft_nearest_neighbor()(X, y)", None),
+    (f"{TFS}, soft nearest neighbour", "conventions.tensorflow_similarity_soft_nearest_neighbor()(X, y)", 1.216639),
 ]
 LIFTED: list[Row] = [
     (f"Song 2016, {TFA}", "conventions.song_2016()(X, y)", 6.501810),
@@ -151,8 +187,8 @@ LOGISTIC: list[Row] = [
     (f"{PML}, multi-similarity", "conventions.pytorch_metric_learning_multi_similarity()(X, y)", 0.710928),
     (f"{TFS}, multi-similarity", "conventions.tensorflow_similarity_multi_similarity()(X, y)", 0.595869),
     (f"{PML}, angular", "conventions.pytorch_metric_learning_angular()(X, y)", None),
-    (f"{ST}, CoSENT", "conventions.sentence_transformers_cosent().pairs(X[i], X[j], same)", None),
-    (f"{ST}, AnglE", "conventions.sentence_transformers_angle().pairs(X[i], X[j], same)", None),
+    (f"{ST}, CoSENT", "conventions.sentence_transformers_cosent().pairs(X[i], X[j], same)", 15.094747),
+    (f"{ST}, AnglE", "conventions.sentence_transformers_angle().pairs(X[i], X[j], same)", 22.800255),
 ]
 RANKING: list[Row] = [
     (f"{PML}, FastAP", "conventions.pytorch_metric_learning_fast_ap()(X, y)", None),
@@ -166,7 +202,7 @@ RANKING: list[Row] = [
     (f"{PML}, ranked list", "conventions.pytorch_metric_learning_ranked_list(0.4, 4.0)(X, y)", None),
 ]
 CLASS_WEIGHTS: list[Row] = [
-    ("torch, cross-entropy", "conventions.torch_cross_entropy()(R @ W.T, y)", None),
+    ("torch, cross-entropy", "conventions.torch_cross_entropy()(R @ W.T, y)", 0.327155),
     (
         f"{PML}, normalised softmax",
         "conventions.pytorch_metric_learning_normalized_softmax()(X, y, class_weights=W)",
@@ -192,8 +228,10 @@ CLASS_WEIGHTS: list[Row] = [
 ]
 FEATURES: list[Row] = [
     (f"{PML}, VICReg", "conventions.pytorch_metric_learning_vicreg()(R[:6], R[6:])", None),
-    ("lightly, VICReg", "conventions.lightly_vicreg()(R[:6], R[6:])", None),
-    ("lightly, hypersphere", "conventions.lightly_hypersphere().views(R[:6], R[6:])", None),
+    ("lightly, VICReg", "conventions.lightly_vicreg()(R[:6], R[6:])", 66.711308),
+    ("lightly, hypersphere", "conventions.lightly_hypersphere().views(R[:6], R[6:])", 0.155057),
+    ("lightly, KoLeo", "conventions.lightly_koleo()(R)", 0.233584),
+    (f"{TFS}, Barlow", "conventions.tensorflow_similarity_barlow()(R[:6], R[6:])", 4.368618),
 ]
 ROWS = {
     "Contrastive": PAIRS,

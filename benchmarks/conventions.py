@@ -20,9 +20,11 @@ of over a hundred. `nearfar.conventions` returns, for each source, our loss conf
 loss of its own: read in a call below what that source means. The last section lists what no loss here reproduces.
 
 This page is made by `python -m benchmarks.conventions`, which computes all values. "Theirs" is the value of the
-source's formula on the same batch, transcribed twice, independently, from its code; where it is missing the source
-was not transcribed, and where pytorch-metric-learning, optax, PyTorch, open_clip, Keras and scikit-learn have the loss
-the tests compare with them as installed (`tests/losses/test_parity.py` and `test_peers*.py`).
+source on the same batch: its formula, transcribed twice, independently, from its code, or what it gave when it was run
+(sentence-transformers 6.2.0, lightly 1.6.0, TensorFlow Addons 0.23.0, TensorFlow Similarity 0.17.1, PyTorch 2.13.0,
+optax 0.2.8, Keras 3.15.1). Where it is missing the source was neither transcribed nor run; and where
+pytorch-metric-learning, optax, PyTorch, open_clip, Keras and scikit-learn have the loss the tests compare with them as
+installed (`tests/losses/test_parity.py` and `test_peers*.py`).
 
 ## The batch
 

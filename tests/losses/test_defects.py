@@ -213,6 +213,26 @@ def test_circle_empty_rows():
     assert float(loss(X, some)) == pytest.approx(each[:2].mean(), rel=1e-13)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("mining", ["all", "hard", "semihard", "easy", "easy-semihard"])
+def test_no_negative_is_no_triplet(mining, soft):
+    """One class alone: 0, not triplets whose negative is the anchor itself at distance 0 (there d + m of each)."""
+    nothing_to_learn(nf.TripletLoss(1.0, mining=mining, soft=soft), np.array([[0.0, 1.0], [1.0, 0.0]]), [0, 0])
+    nothing_to_learn(nf.TripletLoss(1.0, mining=mining, soft=soft), X, np.zeros(8, dtype=int))
+
+
+def test_relative_margin_below_zero():
+    """A guide that finds even the positive unlike: the larger the margin, the fewer negatives stay, not the more."""
+    guide = np.array([[1.0, 0.0]])
+    others = np.array([[-0.6, 0.8], [-0.5, 0.866], [-0.7, 0.714], [-0.9, 0.436]])  # positive at −0.6, negatives after
+    queries, documents = X[:1], X[4:]
+    one = [[1, 0, 0, 0]], [[0, 1, 1, 1]], [[0, 0, 1, 1]], [[0, 0, 0, 1]]
+    for margin, stay in ((0.0, one[2]), (0.2, one[3])):
+        relation = nf.Guided(nf.Mask(one[0], one[1]), guide, others, margin=margin, relative=True)
+        expected = nf.InfoNCELoss(0.5)(queries, nf.Mask(one[0], stay), references=documents)
+        assert float(nf.InfoNCELoss(0.5)(queries, relation, references=documents)) == pytest.approx(float(expected))
+
+
 def test_online_contrastive_1p1n():
     """One positive and one negative pair: the formula's value."""
     x = np.array([[0.0], [1.0], [0.5]])

@@ -5,6 +5,8 @@ Each test is named after the defect; the index is tests/test_peers_defects.py.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,34 @@ def test_odd_norms_of_degree_1():
     loss = nf.ContrastiveLoss(factors=(1.0, 1.0), powers=(1, 1), measure=nf.Manhattan())
     low, high = np.zeros((1, 2)), np.ones((1, 2))
     assert float(loss.pairs(low, high, [1])) == float(loss.pairs(high, low, [1])) == 2
+
+
+@pytest.mark.parametrize(
+    "loss", [nf.DecoupledContrastiveLoss(), nf.DecoupledContrastiveLoss(sigma=0.5), nf.InfoNCELoss()], ids=repr
+)
+def test_one_pair_of_views(loss):
+    """Two views of one item have no negative: 0, where a log-sum-exp over none is −∞."""
+    one, other = (torch.tensor(v[:1], requires_grad=True) for v in (X, X[::-1].copy()))
+    value = loss.views(one, other)
+    value.backward()
+    assert value.item() == 0
+    assert not one.grad.any()
+    assert not other.grad.any()
+
+
+def test_all_labels_ignored():
+    """No item with a class is a mean over nothing: 0 with gradient 0, not 0 / 0."""
+    value, gradient = nf.CrossEntropyLoss().value_and_grad(X, np.full(8, -100), ignore_label=-100)
+    assert float(value) == 0
+    assert not gradient.any()
+
+
+def test_soft_nearest_neighbours_far_away():
+    """Exponentials of the nearest difference: e⁻⁴⁰⁰ is no number in float32, and 10⁻⁹ beside a chance of it is all."""
+    x = np.array([[0.0], [20.0], [40.0], [60.0]], dtype=np.float32)
+    assert float(nf.SoftNearestNeighborLoss()(x, [0, 0, 1, 1])) == pytest.approx(math.log(2) / 2, rel=1e-6)
+    wrong = np.array([[0.0], [10.0], [1.0], [9.0]], dtype=np.float32)  # the positive at 10, a negative at 1
+    assert float(nf.SoftNearestNeighborLoss().per_anchor(wrong, [0, 0, 1, 1])[0]) == pytest.approx(99, rel=1e-6)
 
 
 @pytest.mark.parametrize("framework", ["numpy", "torch"])

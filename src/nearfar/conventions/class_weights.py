@@ -18,7 +18,12 @@ from nearfar.measures import Cosine
 
 
 def torch_cross_entropy() -> CrossEntropyLoss:
-    """``torch.nn.CrossEntropyLoss`` of logits; the introduction's eq. (1), (2)."""
+    """``torch.nn.CrossEntropyLoss`` of logits; the introduction's eq. (1), (2).
+
+    Its ``ignore_index`` is our ``ignore_label`` and has to be named. With class weights w it is ``(w[y] * each).sum() /
+    w[y].sum()``, where ``each`` is ``loss.per_anchor(logits, y)``; with label smoothing ε over C classes it is (1 − ε)
+    times the loss and ε / C times the sum of ``loss(logits, [c, …, c])`` over all classes c.
+    """
     return CrossEntropyLoss()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from nearfar.conventions.named import named
 from nearfar.losses import BinaryCrossEntropyLoss, ChopraLoss, ContrastiveLoss, MarginLoss
-from nearfar.measures import CosineDistance
+from nearfar.measures import CosineDistance, Euclidean, Manhattan
+
+ST = {"euclidean": Euclidean(), "manhattan": Manhattan(), "cosine": CosineDistance()}
 
 
 def hadsell_2006(margin: float = 1.0) -> ContrastiveLoss:
@@ -57,9 +60,17 @@ def tensorflow_addons(margin: float = 1.0) -> ContrastiveLoss:
     return ContrastiveLoss(margin, factors=(1.0, 1.0))
 
 
-def sentence_transformers(margin: float = 0.5) -> ContrastiveLoss:
-    """Hadsell's loss on the cosine distance with margin 0.5: ``sentence_transformers.losses.ContrastiveLoss``."""
-    return ContrastiveLoss(margin, measure=CosineDistance())
+def sentence_transformers(margin: float = 0.5, distance_metric: str = "cosine") -> ContrastiveLoss:
+    """Hadsell's loss with margin 0.5 on the cosine distance: ``sentence_transformers.losses.ContrastiveLoss``.
+
+    ``distance_metric`` is "cosine", "euclidean" or "manhattan"; to the last two torch adds 1e-6 in each coordinate.
+    """
+    return ContrastiveLoss(margin, measure=named("distance_metric", distance_metric, ST))
+
+
+def sentence_transformers_contrastive_tension() -> BinaryCrossEntropyLoss:
+    """``ContrastiveTensionLoss``: logistic loss of inner products; it sums, ours is the mean over pairs."""
+    return BinaryCrossEntropyLoss()
 
 
 def siamese_triplet_contrastive(margin: float = 1.0) -> ContrastiveLoss:
@@ -91,13 +102,31 @@ def torch_cosine_embedding(margin: float = 0.0) -> ContrastiveLoss:
     return ContrastiveLoss(1 - margin, factors=(1.0, 1.0), powers=(1, 1), measure=CosineDistance())
 
 
+def optax_cosine_distance() -> ContrastiveLoss:
+    """The mean of ``optax.losses.cosine_distance``, 1 − s: ``loss.pairs(predictions, targets, [1, …, 1])``."""
+    return torch_cosine_embedding()
+
+
+def keras_cosine_similarity() -> ContrastiveLoss:
+    """``keras.losses.CosineSimilarity`` is −s: ``loss.pairs(y_true, y_pred, [1, …, 1]) - 1``."""
+    return torch_cosine_embedding()
+
+
+def lightly_negative_cosine_similarity() -> ContrastiveLoss:
+    """``NegativeCosineSimilarity`` is −s, no gradient stopped: ``loss.pairs(x0, x1, [1, …, 1]) - 1``."""
+    return torch_cosine_embedding()
+
+
 def torch_hinge_embedding(margin: float = 1.0) -> ContrastiveLoss:
     """same·d + (1−same)·max(m−d, 0): ``torch.nn.HingeEmbeddingLoss`` on distances; its labels are 1 and −1."""
     return ContrastiveLoss(margin, factors=(1.0, 1.0), powers=(1, 1))
 
 
 def torch_binary_cross_entropy() -> BinaryCrossEntropyLoss:
-    """``torch.nn.BCEWithLogitsLoss``, of the logit "same"; the introduction's eq. (3)."""
+    """``torch.nn.BCEWithLogitsLoss``, of the logit "same"; the introduction's eq. (3).
+
+    ``SoftMarginLoss`` is the same; its labels are 1 and −1.
+    """
     return BinaryCrossEntropyLoss()
 
 

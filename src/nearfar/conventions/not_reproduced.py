@@ -53,7 +53,7 @@ NOT_REPRODUCED = (
     ),
     NotReproduced(
         "TensorFlow Similarity",
-        "TripletLoss",
+        "TripletLoss, semi-hard (its default)",
         "semi-hard beyond the hardest positive of each anchor; `TripletLoss(mining='semihard')` takes every positive, "
         "'easy-semihard' the nearest",
         0.649045,
@@ -75,23 +75,70 @@ NOT_REPRODUCED = (
         "one direction only; `InfoNCELoss` with references is that direction, without its queue",
     ),
     NotReproduced(
-        "lightly",
+        "lightly before 1.5.21",
         "DCLLoss, DCLWLoss",
         "adds the log-sum-exps over the two views' negatives, where the paper has the log of one sum over both",
     ),
     NotReproduced(
-        "lightly", "BarlowTwinsLoss", "adds 1e-5 to each variance (batch normalisation); `BarlowTwinsLoss` adds nothing"
+        "lightly",
+        "BarlowTwinsLoss",
+        "adds 1e-5 to each variance (batch normalisation); `BarlowTwinsLoss` adds nothing",
+        4.368642,
     ),
-    NotReproduced("lightly", "DirectCLR, MACL, TiCo, SwaV, DINO, MSN", "no such losses here"),
+    NotReproduced(
+        "lightly",
+        "KoLeoLoss with groups or several neighbours (after 1.6.0)",
+        "groups are the mean of `loss(x[group])`; of neighbours there is one here",
+    ),
+    NotReproduced(
+        "lightly",
+        "DirectCLR, MACL, TiCo, SwaV, DINO, iBOT, MSN, PMSN, VICRegL, VISReg, EMP-SSL, FroSSL, MMCR, WMSE, LeJEPA",
+        "no such losses here",
+    ),
     NotReproduced(
         "sentence-transformers",
-        "MarginMSELoss, MegaBatchMarginLoss, CosineSimilarityLoss",
-        "regressions on given scores, and one triplet of a batch in chunks; no such losses here",
+        "MarginMSELoss, MegaBatchMarginLoss, CosineSimilarityLoss, MSELoss, SoftmaxLoss",
+        "regressions on given scores, one triplet of a batch in chunks, a classifier of pairs; no such losses here",
+    ),
+    NotReproduced(
+        "sentence-transformers",
+        "MultipleNegativesRankingLoss with hardness_mode, or doc_to_doc without doc_to_query",
+        "a logit of its own beside the scale, for negatives; a sum that here comes with another",
+    ),
+    NotReproduced(
+        "sentence-transformers",
+        "MatryoshkaLoss of a loss that does not normalise",
+        "normalises the first features; `Matryoshka` leaves them as they are, which is the same under the cosine",
+    ),
+    NotReproduced(
+        "sentence-transformers",
+        "GlobalOrthogonalRegularizationLoss, AdaptiveLayerLoss, distillation",
+        "no such losses here",
     ),
     NotReproduced(
         "sentence-transformers",
         "GISTEmbedLoss",
         "four directions in one softmax, all masked by a guide; `sentence_transformers_gist` is its first direction",
+        0.266993,
+    ),
+    NotReproduced(
+        "TensorFlow Similarity",
+        "VicReg",
+        "variances with divisor n, covariances with n − 1; `lightly_vicreg` has n − 1 in both",
+        67.554039,
+    ),
+    NotReproduced(
+        "TensorFlow Similarity",
+        "SimSiamLoss",
+        "½·(−s) + 0.001; twice that is `lightly_negative_cosine_similarity` and 0.002",
+        -0.222471,
+    ),
+    NotReproduced(
+        "TensorFlow Similarity",
+        "PNLoss",
+        "its TripletLoss with each negative at the smaller of its two distances: choose the triplets, then "
+        "`TripletLoss(m, swap=True, measure=CosineDistance()).triplets(…)`",
+        0.683256,
     ),
     NotReproduced(
         "TensorFlow Similarity",
@@ -122,7 +169,13 @@ NOT_REPRODUCED = (
     NotReproduced(
         "TensorFlow Addons",
         "npairs_multilabel_loss",
-        "soft labels that share the mass by how many labels two items have in common, an item itself among them",
+        "soft labels that share the mass by how many labels two items have in common, an item itself among them; the "
+        "weights of a mask or of `MultiLabels` also count in the denominator, which has each item once there",
+    ),
+    NotReproduced(
+        "torch",
+        "MarginRankingLoss, MultiMarginLoss",
+        "hinges of given scores and of logits; a hinge here is of embeddings, pairs or triplets",
     ),
     NotReproduced("Open Metric Learning", "SurrogatePrecision, label smoothing of ArcFaceLoss", "no such losses here"),
     NotReproduced("metric-learn", "ITML, MMC, LSML, SDML, RCA, LFDA, MLKR, SCML", "linear learners, not losses"),

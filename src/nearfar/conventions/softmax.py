@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from nearfar.losses import (
+    DecoupledContrastiveLoss,
     InfoNCELoss,
     LossSum,
     MultipleNegativesRankingLoss,
@@ -62,6 +63,16 @@ def lightly_ntxent(temperature: float = 0.5) -> InfoNCELoss:
     return InfoNCELoss(temperature)
 
 
+def lightly_dcl(temperature: float = 0.1) -> DecoupledContrastiveLoss:
+    """``DCLLoss`` of two views, since 1.5.21; before, it added a log-sum-exp for the negatives of each view."""
+    return DecoupledContrastiveLoss(temperature)
+
+
+def lightly_dclw(temperature: float = 0.1, sigma: float = 0.5) -> DecoupledContrastiveLoss:
+    """``DCLWLoss`` of two views, since 1.5.21 as ``DCLLoss``."""
+    return DecoupledContrastiveLoss(temperature, sigma=sigma)
+
+
 def tensorflow_similarity_simclr(temperature: float = 0.05) -> LossSum:
     """``SimCLRLoss`` adds the losses of both views where others halve: ``loss.views(z1, z2)``."""
     return LossSum(((2.0, InfoNCELoss(temperature)),))
@@ -88,10 +99,17 @@ def sentence_transformers_multiple_negatives_symmetric(scale: float = 20.0) -> I
     return InfoNCELoss(1 / scale)
 
 
+def sentence_transformers_contrastive_tension_in_batch(scale: float = 20.0) -> InfoNCELoss:
+    """``ContrastiveTensionLossInBatchNegatives``: the mean of both directions, ``loss.aligned(first, second)``."""
+    return InfoNCELoss(1 / scale)
+
+
 def sentence_transformers_gist(temperature: float = 0.01) -> InfoNCELoss:
     """Negatives that a guide finds nearer than the positive are left out: called with :class:`nearfar.Guided`.
 
-    ``GISTEmbedLoss`` puts four directions in one softmax; this is its first, query to document, alone.
+    ``GISTEmbedLoss`` puts four directions in one softmax; this is its first, query to document, alone, as with
+    ``contrast_anchors=False, contrast_positives=False``. A query that keeps no negative is a 0 of its mean, and counts
+    for nothing here. Its relative margin was (1 − m) times the positive's similarity before 6.0.
     """
     return InfoNCELoss(temperature)
 
@@ -127,7 +145,10 @@ def pytorch_metric_learning_tuplet_margin(margin: float = 5.73, scale: float = 6
 
 
 def scikit_learn_nca() -> NCALoss:
-    """scikit-learn and metric-learn maximise Σ p of n items: n·(1 − loss); metric-learn's cost is n·(loss − 1)."""
+    """scikit-learn and metric-learn maximise Σ p of n items: n·(1 − loss); metric-learn's cost is n·(loss − 1).
+
+    n counts the items that have another of their class: of the others p is 0.
+    """
     return NCALoss(log=False)
 
 
@@ -137,5 +158,8 @@ def pytorch_metric_learning_nca(softmax_scale: float = 1.0) -> NCALoss:
 
 
 def tensorflow_similarity_soft_nearest_neighbor(temperature: float = 1.0) -> NCALoss:
-    """Squared distances, not normalised; theirs adds 1e-9 in the logarithm and counts anchors without a positive."""
+    """Squared distances, not normalised; theirs adds 1e-9 in the logarithm and counts anchors without a positive.
+
+    So an anchor costs at most 20.7 there, and NaN where all its exponentials underflow.
+    """
     return NCALoss(temperature, SquaredEuclidean())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from nearfar.conventions.named import named
 from nearfar.losses import LMNNLoss, LossSum, TripletLoss
-from nearfar.measures import CosineDistance, Euclidean, SquaredEuclidean
+from nearfar.measures import CosineDistance, Distance, Euclidean, Manhattan, SquaredEuclidean
+
+TFA = {"L2": Euclidean(), "squared-L2": SquaredEuclidean(), "angular": CosineDistance()}
+ST = {"euclidean": Euclidean(), "manhattan": Manhattan(), "cosine": CosineDistance()}
 
 
 def introduction_text_triplet(margin: float = 1.0) -> TripletLoss:
@@ -31,19 +35,32 @@ def open_metric_learning_triplet(margin: float | None = None) -> TripletLoss:
     return TripletLoss(0.0 if margin is None else margin, soft=margin is None)
 
 
-def tensorflow_addons_semihard(margin: float = 1.0) -> TripletLoss:
-    """``tfa.losses.TripletSemiHardLoss`` (distances not squared)."""
-    return TripletLoss(margin, mining="semihard", measure=Euclidean())
+def tensorflow_addons_semihard(margin: float = 1.0, distance_metric: str = "L2") -> TripletLoss:
+    """``tfa.losses.TripletSemiHardLoss``: of "L2", "squared-L2" or "angular" (1 − cos) distances.
+
+    "L2" was squared before tensorflow/addons#1966. An anchor without a negative takes the least distance of its row for
+    one there, which is its own 0; here it counts for nothing.
+    """
+    return TripletLoss(margin, mining="semihard", measure=named("distance_metric", distance_metric, TFA))
 
 
-def tensorflow_addons_hard(margin: float = 1.0, soft: bool = False) -> TripletLoss:
-    """``tfa.losses.TripletHardLoss``; its soft form has no margin."""
-    return TripletLoss(0.0 if soft else margin, mining="hard", soft=soft)
+def tensorflow_addons_hard(margin: float = 1.0, soft: bool = False, distance_metric: str = "L2") -> TripletLoss:
+    """``tfa.losses.TripletHardLoss``; its soft form has no margin, its distances are those of the semi-hard loss.
+
+    It also counts an anchor without a positive, at a positive distance of 0, or without a negative.
+    """
+    measure = named("distance_metric", distance_metric, TFA)
+    return TripletLoss(0.0 if soft else margin, mining="hard", soft=soft, measure=measure)
 
 
-def sentence_transformers_triplet(margin: float = 5.0) -> TripletLoss:
-    """``TripletLoss`` of given triplets, Euclidean."""
-    return TripletLoss(margin)
+def tensorflow_similarity_triplet(margin: float | None = None) -> TripletLoss:
+    """``TripletLoss(negative_mining_strategy="hard")`` on the cosine distance; no margin is the soft form."""
+    return TripletLoss(0.0 if margin is None else margin, mining="hard", soft=margin is None, measure=CosineDistance())
+
+
+def sentence_transformers_triplet(margin: float = 5.0, distance_metric: str = "euclidean") -> TripletLoss:
+    """``TripletLoss`` of given triplets; ``distance_metric`` "euclidean", "manhattan" or "cosine"."""
+    return TripletLoss(margin, measure=named("distance_metric", distance_metric, ST))
 
 
 def sentence_transformers_batch_all(margin: float = 5.0) -> TripletLoss:
@@ -86,12 +103,21 @@ def quaterion_triplet(margin: float = 0.5) -> LossSum:
     return LossSum(((0.5, TripletLoss(2 * margin, active_only=True, measure=CosineDistance())),))
 
 
-def torch_triplet_margin(margin: float = 1.0, swap: bool = False) -> TripletLoss:
-    """``torch.nn.TripletMarginLoss`` of given triplets with ``eps=0``.
+def torch_triplet_margin(margin: float = 1.0, swap: bool = False, p: int = 2) -> TripletLoss:
+    """``torch.nn.TripletMarginLoss`` of given triplets with ``eps=0``; ``p`` 1 or 2.
 
     Its default adds 1e-6 to each coordinate of a difference: without swap, ``loss.triplets(a + 1e-6, p, n)``.
     """
-    return TripletLoss(margin, swap=swap)
+    return TripletLoss(margin, swap=swap, measure=named("p", p, {1: Manhattan(), 2: Euclidean()}))
+
+
+def torch_triplet_margin_with_distance(
+    margin: float = 1.0,
+    swap: bool = False,
+    distance: Distance = Euclidean(),  # noqa: B008  (frozen)
+) -> TripletLoss:
+    """``torch.nn.TripletMarginWithDistanceLoss``; its default distance is torch's, with its 1e-6, ours without."""
+    return TripletLoss(margin, swap=swap, measure=distance)
 
 
 def optax_triplet_margin(margin: float = 1.0) -> TripletLoss:

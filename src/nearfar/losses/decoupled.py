@@ -53,8 +53,8 @@ class DecoupledContrastiveLoss(PairLoss):
         >>> float(nf.DecoupledContrastiveLoss(temperature=0.5).views(z1, z2).round(4))
         0.2899
 
-    Memory: a strip of the table. lightly's DCL adds the log-sum-exps over the two views' negatives, where the paper
-    and this loss have one over all of them.
+    Memory: a strip of the table. lightly before 1.5.21 added the log-sum-exps over the two views' negatives, where the
+    paper and this loss have one over all of them.
 
     Reference:
         Yeh et al., "Decoupled Contrastive Learning", ECCV 2022. arXiv 2110.06848

@@ -167,6 +167,14 @@ def test_triplets_of_torch():
     equal(ours.triplets(a + 1e-6, p, n), torch.nn.TripletMarginLoss(2.0)(a, p, n))
     swapped = conventions.torch_triplet_margin(2.0, swap=True)
     equal(swapped.triplets(a, p, n), torch.nn.TripletMarginLoss(2.0, eps=0.0, swap=True)(a, p, n))
+    for swap in (False, True):
+        ours = conventions.torch_triplet_margin(2.0, swap, p=1)
+        equal(ours.triplets(a, p, n), torch.nn.TripletMarginLoss(2.0, p=1, eps=0.0, swap=swap)(a, p, n))
+        ours = conventions.torch_triplet_margin_with_distance(0.5, swap, nf.CosineDistance())
+        theirs = torch.nn.TripletMarginWithDistanceLoss(
+            distance_function=lambda u, v: 1 - torch.nn.functional.cosine_similarity(u, v), margin=0.5, swap=swap
+        )
+        equal(ours.triplets(a, p, n), theirs(a, p, n), rel=2e-6)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3])
@@ -186,8 +194,21 @@ def test_cross_entropies_of_torch():
     s, classes = torch.tensor(SCORES), torch.tensor(np.arange(16) % 5)
     equal(conventions.torch_cross_entropy()(s, classes), torch.nn.functional.cross_entropy(s, classes))
     answers = torch.tensor(SIGNS > 0)
-    theirs = torch.nn.BCEWithLogitsLoss()(s[:, 0], answers.float())
-    equal(conventions.torch_binary_cross_entropy().similarities(s[:, 0], answers), theirs)
+    ours = conventions.torch_binary_cross_entropy().similarities(s[:, 0], answers)
+    equal(ours, torch.nn.BCEWithLogitsLoss()(s[:, 0], answers.float()))
+    equal(ours, torch.nn.SoftMarginLoss()(s[:, 0], torch.tensor(SIGNS)))
+
+
+def test_options_of_torch_cross_entropy():
+    """An ignored label is named; class weights and label smoothing are sums of ours."""
+    s, y = torch.tensor(SCORES), torch.tensor(np.arange(16) % 5)
+    loss, theirs = conventions.torch_cross_entropy(), torch.nn.functional.cross_entropy
+    some = torch.where(torch.arange(16) % 3 == 0, -100, y)
+    equal(loss(s, some, ignore_label=-100), theirs(s, some))
+    w = torch.tensor([0.2, 1.0, 3.0, 0.7, 1.4])
+    equal((loss.per_anchor(s, y) * w[y]).sum() / w[y].sum(), theirs(s, y, weight=w))
+    each = sum(loss(s, torch.full_like(y, c)) for c in range(5))
+    equal(0.7 * loss(s, y) + 0.3 / 5 * each, theirs(s, y, label_smoothing=0.3))
 
 
 def test_open_clip():

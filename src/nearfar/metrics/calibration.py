@@ -139,7 +139,8 @@ def log_loss(probability: ArrayLike, same: ArrayLike) -> float:
 def expected_calibration_error(probability: ArrayLike, same: ArrayLike, bins: int = 15) -> float:
     """Σ_bins (n_bin / n) · |mean p − share of same|, over bins of equal numbers of pairs.
 
-    Equal probabilities share their labels evenly, so the order of the data does not matter.
+    Equal probabilities share their labels evenly, so the order of the data does not matter. torchmetrics' bins are of
+    equal width: another number.
 
     Args:
         probability: n probabilities.

@@ -148,3 +148,14 @@ def test_numbers_of_any_library_are_numbers():
     ):
         with pytest.raises(BackendError, match=r"as a number beside other arrays, got a tensor; pass float\(t"):
             call(loss)
+
+
+@pytest.mark.parametrize("same", [[1, -1, 1, -1, 1, 1], [1, 2, 1, 2, 1, 2], [0, 1, float("nan"), 1, 0, 1]])
+@pytest.mark.parametrize("library", [np.asarray, torch.tensor])
+def test_answers_are_0_and_1(same, library):
+    """PyTorch's −1 for "another" weighed a pair as a positive below 0 and twice as a negative."""
+    x = library(X)
+    with pytest.raises(InputError, match=r"expected same of 0 and 1, got (-1|2|nan)"):
+        nf.ContrastiveLoss().pairs(x, x, library(same))
+    with pytest.raises(InputError, match="expected same of 0 and 1"):
+        nf.BinaryCrossEntropyLoss().similarities(x[:, 0], library(same))

@@ -11,7 +11,10 @@ from nearfar._arrays import (
     as_like,
     compiling,
     expect_matrix,
+    extremes,
+    followed,
     namespace,
+    on_host,
 )
 from nearfar._errors import InputError, ShapeError
 from nearfar.engine import Given
@@ -99,4 +102,9 @@ def answers(batch: Array, same: Any) -> Rows:
         raise ShapeError(
             f"expected same of shape ({batch.shape[0]},), got {tuple(given.shape)}; give one 0/1 label a pair"
         )
+    if given.shape[0] and on_host(given) and not followed():
+        least, most = extremes(xp, given)
+        if not (least >= 0 and most <= 1):
+            got = least if not least >= 0 else most
+            raise InputError(f"expected same of 0 and 1, got {got:g}; 1 says the same, 0 another, as in same == 1")
     return Rows(given[:, None], 1 - given[:, None])

@@ -70,3 +70,20 @@ def test_counts_are_counts(count):
 def test_labels_of_two_kinds():
     with pytest.raises(InputError, match="of one kind, got NoneType, int, str"):
         metrics.map_at_r(np.eye(4), np.array(["a", 1, None, "a"], dtype=object))
+
+
+@pytest.mark.parametrize("seed", [None, -1, 1.5, "1"])
+def test_a_seed_is_explicit(seed):
+    with pytest.raises(InputError, match="expected seed to be a whole number, 0 or more"):
+        metrics.class_bootstrap(lambda w: float(w.sum()), 5, seed=seed)
+
+
+def test_what_is_no_such_argument():
+    for call, words in (
+        (lambda: metrics.threshold_at_fmr(SCORES, 0.1), "expected pairs, got"),
+        (lambda: metrics.verification_interval(None, 0.1), "expected pairs, got NoneType"),
+        (lambda: metrics.class_bootstrap(0.5, 5), "to be a function of weights, got float"),
+        (lambda: metrics.rank_metrics(np.eye(4), [0, 0, 1, 1], k=3), "k to be several places, got 3"),
+    ):
+        with pytest.raises(InputError, match=words):
+            call()

@@ -45,6 +45,8 @@ class Impostors:
 
 def sort_impostors(pairs: PairScores) -> Impostors:
     """Impostor pairs from near to far."""
+    if not isinstance(pairs, PairScores):
+        raise InputError(f"expected pairs, got {type(pairs).__name__}; make them with nearfar.metrics.pair_scores")
     if len(pairs.impostor) == 0 or len(pairs.genuine) == 0:
         raise InputError(
             f"expected genuine and impostor pairs, got {len(pairs.genuine)} and {len(pairs.impostor)}; "
@@ -63,7 +65,7 @@ def draw_weights(unit_count: int, draws: int, seed: int) -> Weights:
     draws = expect_whole("draws", draws)
     if expect_whole("the number of classes", unit_count, 0) < 2:
         raise InputError(f"expected at least 2 classes, got {unit_count}; an interval over classes needs several")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(expect_whole("seed", seed, 0, "any number will do"))
     drawn = rng.multinomial(unit_count, np.full(unit_count, 1.0 / unit_count), size=draws)
     return np.ascontiguousarray(drawn.T, dtype=np.float64)
 

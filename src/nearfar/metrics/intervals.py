@@ -68,6 +68,8 @@ def class_bootstrap(
         >>> found.value, found.low < 0.2 < found.high, found.n, found.unit
         (0.2, True, 4, 'classes')
     """
+    if not callable(statistic):
+        raise InputError(f"expected statistic to be a function of weights, got {type(statistic).__name__}; pass one")
     weights = draw_weights(class_count, draws, seed)
     values = np.array([statistic(column) for column in weights.T])
     return _percentiles(float(statistic(np.ones(class_count))), values, confidence, class_count, "classes")

@@ -8,12 +8,12 @@ score ranks last and is never a hit. A strictly increasing map of the scores cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nearfar._errors import expect_whole
+from nearfar._errors import InputError, expect_whole
 from nearfar.metrics._ranking import Ranking, rankings
 
 _Rule = Callable[[Ranking], NDArray[np.float64]]
@@ -176,6 +176,8 @@ def rank_metrics(
         >>> {name: value.tolist() for name, value in values.items()}
         {'precision_at_1': [0.0], 'recall_at_2': [1.0], 'r_precision': [0.5], 'map_at_r': [0.25]}
     """
+    if not isinstance(k, Iterable):
+        raise InputError(f"expected k to be several places, got {k!r}; for example k=(1, 5)")
     rules: dict[str, _Rule] = {"precision_at_1": _recall(1)}
     rules |= {f"recall_at_{place}": _recall(place) for place in k}
     rules |= {"r_precision": _r_precision, "map_at_r": _map_at_r}

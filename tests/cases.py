@@ -22,6 +22,9 @@ VARIANTS = {
         nf.ContrastiveLoss(margin=0.9, balanced=True),
         nf.ContrastiveLoss(margin=1.1, powers=(1, 1), factors=(1.0, 0.7)),
         nf.ContrastiveLoss(margin=1.1, powers=(1, 2), balanced=True),
+        nf.ContrastiveLoss(margin=1.2, powers=(2, 1), positive_margin=0.6, active_only=True),
+        nf.ContrastiveLoss(margin=2.6, factors=(0.0, 0.8), powers=(1, 2), active_only=True),
+        nf.ContrastiveLoss(margin=1.2, factors=(0.7, 1.1), powers=(1, 2), positive_margin=-0.4, balanced=True),
     ],
     "TripletLoss": [
         nf.TripletLoss(margin=0.3),
@@ -37,7 +40,11 @@ VARIANTS = {
         nf.TripletLoss(margin=0.6, mining="easy-semihard"),
         nf.TripletLoss(margin=0.0, mining="easy-semihard", soft=True),
     ],
-    "InfoNCELoss": [nf.InfoNCELoss(temperature=0.2), nf.InfoNCELoss(temperature=0.05)],
+    "InfoNCELoss": [
+        nf.InfoNCELoss(temperature=0.2),
+        nf.InfoNCELoss(temperature=0.05),
+        nf.InfoNCELoss(temperature=0.3, by_pair=True),
+    ],
     "CrossEntropyLoss": [nf.CrossEntropyLoss(), nf.CrossEntropyLoss(temperature=0.3)],
     "BinaryCrossEntropyLoss": [nf.BinaryCrossEntropyLoss(), nf.BinaryCrossEntropyLoss(temperature=0.2)],
     "FastAPLoss": [nf.FastAPLoss(bins=7, span=3.3), nf.FastAPLoss()],
@@ -51,6 +58,8 @@ VARIANTS = {
         nf.MultiSimilarityLoss(alpha=3.0, beta=8.0, base=0.3),
         nf.MultiSimilarityLoss(beta=20.0, epsilon=0.4),
         nf.MultiSimilarityLoss(epsilon=None),
+        nf.MultiSimilarityLoss(beta=9.0, epsilon=None, one_sided=True),
+        nf.MultiSimilarityLoss(beta=7.0, epsilon=0.2, one_sided=True),
     ],
     "CircleLoss": [nf.CircleLoss(margin=0.3, scale=5.0), nf.CircleLoss()],
     "SigLIPLoss": [nf.SigLIPLoss(temperature=0.3, bias=-2.0), nf.SigLIPLoss(temperature=1.5, bias=0.4)],
@@ -74,6 +83,7 @@ NOT_ALONE |= {"FeatureLoss", "Matryoshka"} | OF_FEATURES
 def _name(loss):
     parts = [type(loss).__name__.removesuffix("Loss"), type(loss.measure).__name__]
     fields = ("balanced", "powers", "mining", "soft", "active_only", "temperature", "bins", "epsilon", "scale")
+    fields += ("by_pair", "one_sided", "positive_margin", "factors")
     for field in (*fields, *families.NAMED_BY):
         if hasattr(loss, field) and getattr(loss, field) != getattr(type(loss), field, None):
             given = getattr(loss, field)

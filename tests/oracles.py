@@ -62,21 +62,27 @@ def _all_against_mean_positive(loss, s, positive, negative):
     return [(1, everything - math.fsum(p * v for p, v in zip(positive, z, strict=True)) / count)]
 
 
-def _each_positive_against_negatives(temperature, s, positive, negative):
+def _each_positive_against_negatives(temperature, s, positive, negative, by_pair=False):
     if not sum(positive) or not sum(negative):
         return []
     z = [v / temperature for v in s]
     against = [(n, v) for n, v in zip(negative, z, strict=True)]
     terms = [w * (log_sum_exp([*against, (1, v)]) - v) for w, v in zip(positive, z, strict=True) if w]
-    return [(1, math.fsum(terms) / sum(positive))]
+    return [(sum(positive) if by_pair else 1, math.fsum(terms) / sum(positive))]
 
 
 def _contrastive(loss, d, positive, negative):
+    near, far = _contrastive_sides(loss, d)
+    terms = [(p, v) for p, v in zip(positive, near, strict=True) if p]
+    terms += [(n, v) for n, v in zip(negative, far, strict=True) if n]
+    return [(w, v) for w, v in terms if v > 0] if loss.active_only else terms
+
+
+def _contrastive_sides(loss, d):
+    """What each pair would cost as a positive and as a negative."""
     pull, push = loss.factors
-    terms = [(p, pull * v ** loss.powers[0]) for p, v in zip(positive, d, strict=True) if p]
-    return terms + [
-        (n, push * max(loss.margin - v, 0.0) ** loss.powers[1]) for n, v in zip(negative, d, strict=True) if n
-    ]
+    near = [pull * (max(v - loss.positive_margin, 0.0) if loss.positive_margin else v) ** loss.powers[0] for v in d]
+    return near, [push * max(loss.margin - v, 0.0) ** loss.powers[1] for v in d]
 
 
 def _binary(loss, s, positive, negative):
@@ -166,14 +172,14 @@ def _arc_face(loss, d, positive, negative):
 def _multi_similarity(loss, s, positive, negative):
     near = [(p, v) for p, v in zip(positive, s, strict=True) if p]
     far = [(n, v) for n, v in zip(negative, s, strict=True) if n]
-    if not near or not far:
+    if not (near or far if loss.one_sided else near and far):
         return []
     if loss.epsilon is not None:
-        least, most = min(v for _, v in near), max(v for _, v in far)
+        least, most = min((v for _, v in near), default=math.inf), max((v for _, v in far), default=-math.inf)
         near = [(p, v) for p, v in near if v - loss.epsilon < most]
         far = [(n, v) for n, v in far if v + loss.epsilon > least]
-    pull = soft_plus(log_sum_exp([(p, -loss.alpha * (v - loss.base)) for p, v in near])) / loss.alpha
-    push = soft_plus(log_sum_exp([(n, loss.beta * (v - loss.base)) for n, v in far])) / loss.beta
+    pull = soft_plus(log_sum_exp([(p, -loss.alpha * (v - loss.base)) for p, v in near])) / loss.alpha if near else 0.0
+    push = soft_plus(log_sum_exp([(n, loss.beta * (v - loss.base)) for n, v in far])) / loss.beta if far else 0.0
     return [(1, pull + push)]
 
 
@@ -220,7 +226,7 @@ def _lifted(loss, d, positive, negative):
 
 RULES = {
     "CrossEntropyLoss": _all_against_mean_positive,
-    "InfoNCELoss": lambda loss, *row: _each_positive_against_negatives(loss.temperature, *row),
+    "InfoNCELoss": lambda loss, *row: _each_positive_against_negatives(loss.temperature, *row, loss.by_pair),
     "ContrastiveLoss": _contrastive,
     "BinaryCrossEntropyLoss": _binary,
     "TripletLoss": _triplet,
@@ -261,15 +267,11 @@ def loops_on_table(loss, s, positive, negative, held=None):
 
 
 def _balanced(loss, s, positive, negative):
-    pull, push = loss.factors
-    near = [
-        (p, pull * v ** loss.powers[0]) for ps, d in zip(positive, s, strict=True) for p, v in zip(ps, d, strict=True)
-    ]
-    far = [
-        (n, push * max(loss.margin - v, 0.0) ** loss.powers[1])
-        for ns, d in zip(negative, s, strict=True)
-        for n, v in zip(ns, d, strict=True)
-    ]
+    sides = zip(*(_contrastive_sides(loss, d) for d in s), strict=True) if s else ((), ())
+    near, far = (
+        [pair for ws, row in zip(weights, costs, strict=True) for pair in zip(ws, row, strict=True)]
+        for weights, costs in zip((positive, negative), sides, strict=True)
+    )
     means = [math.fsum(w * v for w, v in part) / max(sum(w for w, _ in part), 1) for part in (near, far)]
     return sum(means), None
 
@@ -326,21 +328,25 @@ def _dense_softmax(loss, s, p, n):
     return torch.where(has > 0, torch.where(has > 0, total, 0.0) - positive, 0.0), has
 
 
-def _dense_one_positive(temperature, s, p, n):
+def _dense_one_positive(temperature, s, p, n, by_pair=False):
     z, count = s / temperature, p.sum(1)
     against = masked_lse(z, n)[:, None]
     safe = torch.where(against > -math.inf, against, 0.0)
     term = torch.where(against > -math.inf, torch.logaddexp(safe.expand_as(z), z) - z, 0.0)
     has = ((count > 0) & (n.sum(1) > 0)).to(s)
+    if by_pair:
+        return has * (p * term).sum(1), has * count
     return has * (p * term).sum(1) / count.clamp(min=1), has
 
 
 def _dense_contrastive(loss, d, p, n):
-    near = loss.factors[0] * d ** loss.powers[0]
+    over = d - loss.positive_margin
+    near = loss.factors[0] * (torch.where(over > 0, over, 0.0) if loss.positive_margin else d) ** loss.powers[0]
     gap = torch.where(d < loss.margin, loss.margin - d, 0.0)
     far = loss.factors[1] * gap ** loss.powers[1]
     if not loss.balanced:
-        return (p * near + n * far).sum(1), (p + n).sum(1)
+        counted = p * (near > 0) + n * (far > 0) if loss.active_only else p + n
+        return (p * near + n * far).sum(1), counted.sum(1)
     each = (p * near).sum(1) / p.sum().clamp(min=1) + (n * far).sum(1) / n.sum().clamp(min=1)
     return each, (p + n).sum(1) / (p + n).sum().clamp(min=1)
 
@@ -416,7 +422,8 @@ def _dense_arc_face(loss, d, p, n):
 
 
 def _dense_multi_similarity(loss, s, p, n):
-    has = ((p.sum(1) > 0) & (n.sum(1) > 0)).to(s)
+    near, far = p.sum(1) > 0, n.sum(1) > 0
+    has = (near | far if loss.one_sided else near & far).to(s)
     if loss.epsilon is not None and s.shape[1]:
         given = s.detach()
         least = given.masked_fill(p == 0, math.inf).amin(1, keepdim=True)
@@ -459,7 +466,7 @@ def _dense_lifted(loss, d, p, n):
 DENSE = {
     "LiftedStructureLoss": _dense_lifted,
     "CrossEntropyLoss": _dense_softmax,
-    "InfoNCELoss": lambda loss, *row: _dense_one_positive(loss.temperature, *row),
+    "InfoNCELoss": lambda loss, *row: _dense_one_positive(loss.temperature, *row, loss.by_pair),
     "ContrastiveLoss": _dense_contrastive,
     "BinaryCrossEntropyLoss": _dense_binary,
     "TripletLoss": _dense_triplet,

@@ -18,6 +18,7 @@ VARIANTS = {
         nf.RankedListLoss(margin=0.4, alpha=1.3, positive_scale=2.0, negative_scale=3.0),
         nf.RankedListLoss(0.5, 1.1, 1.0, 4.0, balance=0.3, through_weights=True),
         nf.RankedListLoss(balance=0.8),
+        nf.RankedListLoss(0.4, 1.3, 2.0, 3.0, through_weights=True, one_sided=True),
     ],
     "LMNNLoss": [
         nf.LMNNLoss(neighbours=2, margin=0.4),
@@ -25,8 +26,12 @@ VARIANTS = {
         nf.LMNNLoss(neighbours=9),
     ],
     "MagnetLoss": [nf.MagnetLoss(margin=0.5, variance=0.4), nf.MagnetLoss(margin=-1.2, variance=1.5)],
-    "TupletMarginLoss": [nf.TupletMarginLoss(margin=0.5, scale=4.0), nf.TupletMarginLoss()],
-    "AngularLoss": [nf.AngularLoss(angle=0.5), nf.AngularLoss()],
+    "TupletMarginLoss": [
+        nf.TupletMarginLoss(margin=0.5, scale=4.0),
+        nf.TupletMarginLoss(),
+        nf.TupletMarginLoss(margin=0.3, scale=5.0, by_pair=True),
+    ],
+    "AngularLoss": [nf.AngularLoss(angle=0.5), nf.AngularLoss(), nf.AngularLoss(angle=0.6, by_pair=True)],
     "QuadrupletLoss": [nf.QuadrupletLoss(margin=0.4, other_margin=0.2)],
 }
 # The gradient of the ranked list takes its weights as constants, unless told otherwise.
@@ -79,7 +84,7 @@ def _weighed(gaps, scale):
 
 def _ranked_list(loss, d, positive, negative, held=None):
     """``held`` are the distances that the weights are taken at, where they are held constant."""
-    if not sum(positive) or not sum(negative):
+    if not (sum(positive) or sum(negative) if loss.one_sided else sum(positive) and sum(negative)):
         return []
     held, reach = d if held is None or loss.through_weights else held, loss.alpha - loss.margin
     near = [(p, v - reach, u - reach) for p, v, u in zip(positive, d, held, strict=True) if p]
@@ -116,7 +121,7 @@ def _tuplet(loss, d, positive, negative):
     for p, v in near:
         angle = 2 * math.asin(min(math.sqrt(max(v, 0.0) / 2), 1.0))
         terms.append(p * soft_plus(others - loss.scale * math.cos(angle - loss.margin)))
-    return [(1, math.fsum(terms) / sum(positive))]
+    return [(sum(positive) if loss.by_pair else 1, math.fsum(terms) / sum(positive))]
 
 
 def _angular(loss, s, positive, negative):
@@ -129,7 +134,7 @@ def _angular(loss, s, positive, negative):
             if p and sum(ns):
                 z = [4 * tangent * (u + v) - 2 * (1 + tangent) * s[i][j] for u, v in zip(s[i], own[j], strict=True)]
                 terms.append(p * soft_plus(log_sum_exp(list(zip(ns, z, strict=True)))))
-        rows.append([(1, math.fsum(terms) / sum(ps))] if terms else [])
+        rows.append([(sum(ps) if loss.by_pair else 1, math.fsum(terms) / sum(ps))] if terms else [])
     return rows
 
 
@@ -206,7 +211,7 @@ def _dense_weighed(loss, gap, weight, scale):
 
 
 def _dense_ranked_list(loss, d, p, n):
-    has = _both(p, n, d)
+    has = ((p + n).sum(1) > 0).to(d) if loss.one_sided else _both(p, n, d)
     pull = _dense_weighed(loss, d - (loss.alpha - loss.margin), p, loss.positive_scale)
     push = _dense_weighed(loss, loss.alpha - d, n, loss.negative_scale)
     return has * ((1 - loss.balance) * pull + loss.balance * push), has
@@ -237,7 +242,7 @@ def _dense_tuplet(loss, d, p, n):
     sine = torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
     target = (1 - d) * math.cos(loss.margin) + sine * math.sin(loss.margin)
     pool = torch.where(has > 0, masked_lse(loss.scale * (1 - d), n), 0.0)[:, None]
-    return has * (p * soft_plus_of(pool - loss.scale * target)).sum(1) / p.sum(1).clamp(min=1), has
+    return _mean_of_positives(loss, p, p * soft_plus_of(pool - loss.scale * target), has)
 
 
 def _dense_angular(loss, s, p, n):
@@ -248,7 +253,13 @@ def _dense_angular(loss, s, p, n):
     has = _both(p, n, s)
     z = 4 * tangent * (s[:, None, :] + own[None, :, :]) - 2 * (1 + tangent) * s[:, :, None]
     each = soft_plus_of(masked_lse(z, n[:, None, :].expand_as(z)))
-    return has * (p * each).sum(1) / p.sum(1).clamp(min=1), has
+    return _mean_of_positives(loss, p, p * each, has)
+
+
+def _mean_of_positives(loss, p, terms, has):
+    if loss.by_pair:
+        return has * terms.sum(1), has * p.sum(1)
+    return has * terms.sum(1) / p.sum(1).clamp(min=1), has
 
 
 def _dense_quadruplets(loss, d, p, n):

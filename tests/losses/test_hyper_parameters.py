@@ -14,7 +14,7 @@ import nearfar as nf
 DEFAULTS = """
 AlignmentLoss(power=2.0, unit=True)
 AnglELoss(temperature=0.05)
-AngularLoss(angle=0.7853981633974483, measure=Cosine())
+AngularLoss(angle=0.7853981633974483, measure=Cosine(), by_pair=False)
 ArcFaceLoss(margin=0.5, temperature=0.015625, measure=CosineDistance())
 BYOLLoss()
 BarlowTwinsLoss(redundancy=0.005)
@@ -23,7 +23,7 @@ BinomialDevianceLoss(alpha=2.0, base=0.5, cost=2.0, by_anchor=False, measure=Cos
 ChopraLoss(bound=1.0, decay=2.77, measure=Manhattan())
 CircleLoss(margin=0.4, scale=80.0, measure=Cosine())
 CoSENTLoss(temperature=0.05, measure=Cosine())
-ContrastiveLoss(margin=1.0, balanced=False, factors=(0.5, 0.5), powers=(2, 2), measure=Euclidean())
+ContrastiveLoss(margin=1.0, balanced=False, factors=(0.5, 0.5), powers=(2, 2), measure=Euclidean(), positive_margin=0.0, active_only=False)
 CosFaceLoss(margin=0.35, temperature=0.015625, measure=Cosine())
 CrossEntropyLoss(temperature=1.0, measure=Dot())
 DebiasedContrastiveLoss(temperature=0.5, prior=0.1, measure=Cosine())
@@ -32,13 +32,13 @@ FastAPLoss(bins=10, span=2.0, measure=CosineDistance())
 GeneralizedLiftedStructureLoss(margin=1.0, measure=Euclidean())
 HardNegativeContrastiveLoss(temperature=0.5, prior=0.1, beta=1.0, measure=Cosine())
 HistogramLoss(bins=100, span=(-1.0, 1.0), measure=Cosine())
-InfoNCELoss(temperature=0.1, measure=Cosine())
+InfoNCELoss(temperature=0.1, measure=Cosine(), by_pair=False)
 KoLeoLoss(unit=True, floor=1e-08)
 LMNNLoss(neighbours=3, margin=1.0, push=0.5, measure=SquaredEuclidean())
 LiftedStructureLoss(margin=1.0, measure=Euclidean())
 MagnetLoss(margin=1.0, variance=1.0, measure=SquaredEuclidean())
 MarginLoss(margin=0.2, beta=1.2, active_only=False, measure=Euclidean())
-MultiSimilarityLoss(alpha=2.0, beta=50.0, base=0.5, epsilon=0.1, measure=Cosine())
+MultiSimilarityLoss(alpha=2.0, beta=50.0, base=0.5, epsilon=0.1, measure=Cosine(), one_sided=False)
 MultipleNegativesRankingLoss(temperature=0.05, directions=('query_to_doc',), measure=Cosine())
 NCALoss(temperature=1.0, measure=SquaredEuclidean(), log=True)
 NPairLoss(measure=Dot(), one_versus_one=False)
@@ -47,7 +47,7 @@ PNPLoss(variant='Dq', alpha=4.0, b=2.0, temperature=0.01, measure=Cosine())
 ProxyAnchorLoss(alpha=32.0, margin=0.1, measure=Cosine())
 ProxyNCALoss(temperature=0.5, include_own=False, measure=CosineDistance())
 QuadrupletLoss(margin=1.0, other_margin=0.5, measure=SquaredEuclidean())
-RankedListLoss(margin=0.4, alpha=1.2, positive_scale=0.0, negative_scale=10.0, balance=0.5, through_weights=False, measure=Euclidean())
+RankedListLoss(margin=0.4, alpha=1.2, positive_scale=0.0, negative_scale=10.0, balance=0.5, through_weights=False, measure=Euclidean(), one_sided=False)
 RecallAtKLoss(k=(1, 2, 4, 8, 16), temperature=0.01, rank_temperature=1.0, measure=Cosine())
 SigLIPLoss(temperature=0.1, bias=-10.0, measure=Cosine())
 SmoothAPLoss(temperature=0.01, measure=Cosine())
@@ -57,7 +57,7 @@ SphereFaceLoss(margin=4.0, temperature=0.03333333333333333, measure=CosineDistan
 SubCenterArcFaceLoss(margin=0.5, temperature=0.015625, per_class=3, measure=CosineDistance())
 SupConLoss(temperature=0.1, measure=Cosine(), form='out', denominator='all')
 TripletLoss(margin=0.2, mining='all', soft=False, active_only=False, swap=False, measure=Euclidean())
-TupletMarginLoss(margin=0.1, scale=64.0, measure=CosineDistance())
+TupletMarginLoss(margin=0.1, scale=64.0, measure=CosineDistance(), by_pair=False)
 UniformityLoss(t=2.0, unit=True)
 VICRegLoss(invariance=25.0, variance=25.0, covariance=1.0, target=1.0, epsilon=0.0001)
 """.strip().splitlines()  # noqa: E501
@@ -80,7 +80,10 @@ RANGES = {
     "ChopraLoss": {"bound": ABOVE_0, "decay": ABOVE_0},
     "CircleLoss": {"margin": FINITE, "scale": ABOVE_0},
     "CoSENTLoss": {"temperature": ABOVE_0},
-    "ContrastiveLoss": {"margin": FROM_0, "powers": (((1, 1), (1, 2), (2, 1)), ((0, 1), (1, 3), (2, 1.5)))},
+    "ContrastiveLoss": {
+        "margin": FROM_0, "positive_margin": FINITE,
+        "powers": (((1, 1), (1, 2), (2, 1)), ((0, 1), (1, 3), (2, 1.5))),
+    },
     "CosFaceLoss": {"margin": FROM_0, "temperature": ABOVE_0},
     "CrossEntropyLoss": {"temperature": ABOVE_0},
     "DebiasedContrastiveLoss": {"temperature": ABOVE_0, "prior": ((0.0, 0.5, 1 - LITTLE), (-LITTLE, 1.0, NAN))},

@@ -45,7 +45,7 @@ def seen_ran(strips: Strips, gradient: bool, upstream: Array | None) -> Ran:
 
         start = [zeros(xp, anchors.shape[:1], anchors), *([xp.zeros_like(anchors), *carry] if gradient else [])]
         start = [varying(part, anchors, b, pair.weight) for part in start]
-        (value, *into), _ = lax.scan(one, start, tuple(part.T for part in pair.listed(longest(pair))))
+        (value, *into), _ = lax.scan(one, start, tuple(part.T for part in pair.listed(longest(pair), loss.by_pair)))
         losses = where(xp, terms > 0, value, 0.0)
         return into[1:], [losses, terms, *into[:1]]
 

@@ -23,7 +23,7 @@ from nearfar._errors import InputError
 from nearfar.engine.passes import Passes
 from nearfar.engine.sums import per_term
 from nearfar.losses.base import PairLoss
-from nearfar.losses.pools import has_both
+from nearfar.losses.pools import positives_or_one
 from nearfar.measures import Cosine, Dot, Similarity
 from nearfar.relations import Pair
 
@@ -46,7 +46,7 @@ class PairsAsAnchors(Passes):
             anchors, left = self.a.rows[start:stop], into[0][start:stop]
             value = zeros(xp, (stop - start, 1), losses)
             longest = xp.max(xp.count_nonzero(pair.weight, axis=1)) if pair.weight.shape[1] else 0
-            columns, weights = pair.listed(int(longest))
+            columns, weights = pair.listed(int(longest), self.loss.by_pair)
             for r in range(columns.shape[1]):
                 weight, column = weights[:, r : r + 1], columns[:, r]
                 positives = self.b.rows[column]
@@ -80,6 +80,8 @@ class AngularLoss(PairLoss):
     Args:
         angle: :math:`\alpha` in (0, π/2), in radians; the paper's is 45 degrees.
         measure: ``Cosine()`` or ``Dot()``.
+        by_pair: Mean over the positive pairs instead, as in other libraries: an anchor counts as often as it has
+            positives.
 
     Raises:
         InputError: An angle out of range, or another measure.
@@ -99,6 +101,7 @@ class AngularLoss(PairLoss):
 
     angle: float = math.pi / 4
     measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
+    by_pair: bool = False
 
     kind: ClassVar[str] = "similarity"
     # A strip does not hold the similarities of an anchor's positives: the loss runs its table itself.
@@ -135,5 +138,5 @@ class AngularLoss(PairLoss):
         return softplus(xp, odds), push, felt * own
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Any:
-        """1 where the anchor has a positive and a negative."""
-        return has_both(xp, pair, weight)
+        """1 where the anchor has a positive and a negative; with ``by_pair`` each positive is a term."""
+        return positives_or_one(xp, pair, weight, self.by_pair)

@@ -11,7 +11,7 @@ from nearfar._errors import InputError
 from nearfar.engine.pooled_tiles import PooledTiles, pooled_tiles
 from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
-from nearfar.losses.pools import has_both, positive_pool
+from nearfar.losses.pools import has_any, has_both, positive_pool
 from nearfar.losses.softmax import logit
 from nearfar.measures import Cosine, Similarity
 from nearfar.measures.base import Prepared
@@ -39,6 +39,8 @@ class MultiSimilarityLoss(PairLoss):
         epsilon: :math:`\varepsilon \ge 0` of the mining; None keeps every pair (other libraries' loss without their
             miner).
         measure: A similarity.
+        one_sided: Mean over all anchors that have a pair, where one without a positive or without a negative costs what
+            its other side does (with mining nothing is left of that). Else they count for nothing.
 
     Raises:
         InputError: Hyper-parameters out of range, or a distance as measure.
@@ -62,6 +64,7 @@ class MultiSimilarityLoss(PairLoss):
     base: float = 0.5
     epsilon: float | None = 0.1
     measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
+    one_sided: bool = False
 
     kind: ClassVar[str] = "similarity"
     learnable: ClassVar[Mapping[str, str]] = {"base": "origin"}
@@ -106,8 +109,8 @@ class MultiSimilarityLoss(PairLoss):
         return loss, sigmoid(xp, far) / self.beta, -times(xp, share, sigmoid(xp, near))
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Any:
-        """1 where the anchor has a positive and a negative."""
-        return has_both(xp, pair, weight)
+        """1 where the anchor has a positive and a negative; with ``one_sided`` where it has either."""
+        return (has_any if self.one_sided else has_both)(xp, pair, weight)
 
 
 def _mined(xp: Namespace, s: Array, pair: Pair, epsilon: float) -> Array:
@@ -119,7 +122,8 @@ def _mined(xp: Namespace, s: Array, pair: Pair, epsilon: float) -> Array:
     least = -row_max(xp, where(xp, pair.weight > 0, -positive, -INF))
     negative = pair.negatives(xp.asarray(s, copy=True), -INF)
     most = row_max(xp, negative)
-    easy = (negative - least <= -epsilon) & (negative > -INF)
+    # Beside nothing every pair is easy.
+    easy = ((negative - least <= -epsilon) | (pair.positive_count == 0)) & (negative > -INF)
     s = where(xp, ~easy, s, -INF)
-    near = (positive - most >= epsilon) & (pair.weight > 0)
+    near = ((positive - most >= epsilon) | (pair.negative_count == 0)) & (pair.weight > 0)
     return pair.add(s, where(xp, ~near, xp.zeros_like(positive), INF))

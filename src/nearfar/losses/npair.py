@@ -75,7 +75,7 @@ class NPairLoss(PairLoss):
 
     def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
         """Each positive alone against the negatives."""
-        return one_positive(xp, positive, pool, pair, 1.0)
+        return one_positive(xp, positive, pool, pair.share, 1.0)
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """1 where the anchor has a positive and a negative."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from nearfar._arrays import Array, Namespace, at_least, exp_sum, relu, times, where
 from nearfar._errors import InputError
 from nearfar.losses.base import PairLoss
-from nearfar.losses.pools import has_both, positive_pool
+from nearfar.losses.pools import has_any, has_both, positive_pool
 from nearfar.measures import Distance, Euclidean
 from nearfar.relations import Pair
 
@@ -39,6 +39,8 @@ class RankedListLoss(PairLoss):
         balance: :math:`\lambda` in [0, 1], the share of the negatives.
         through_weights: Whether the gradient goes through the weights.
         measure: A distance.
+        one_sided: Mean over all anchors that have a pair, where one without a positive or without a negative costs what
+            its other side does. Else they count for nothing.
 
     Raises:
         InputError: Hyper-parameters out of range, or a similarity as measure.
@@ -65,6 +67,7 @@ class RankedListLoss(PairLoss):
     balance: float = 0.5
     through_weights: bool = False
     measure: Distance = Euclidean()  # noqa: RUF009  (frozen, without state)
+    one_sided: bool = False
 
     kind: ClassVar[str] = "distance"
 
@@ -99,8 +102,8 @@ class RankedListLoss(PairLoss):
         return loss, pair.add(push, (1 - self.balance) * share)
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Any:
-        """1 where the anchor has a positive and a negative."""
-        return has_both(xp, pair, weight)
+        """1 where the anchor has a positive and a negative; with ``one_sided`` where it has either."""
+        return (has_any if self.one_sided else has_both)(xp, pair, weight)
 
 
 def _among(xp: Namespace, gap: Array, scale: float) -> Array:

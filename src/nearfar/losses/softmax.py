@@ -11,7 +11,7 @@ from nearfar._errors import InputError
 from nearfar.engine.pooled_tiles import PooledTiles, pooled_tiles
 from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
-from nearfar.losses.pools import has_both, positive_pool
+from nearfar.losses.pools import positive_pool, positives_or_one, share_of
 from nearfar.measures import Cosine, Similarity
 from nearfar.measures.base import Prepared
 from nearfar.relations import BoundRelation, Pair
@@ -37,6 +37,8 @@ class InfoNCELoss(PairLoss):
     Args:
         temperature: :math:`\tau > 0`, in the unit of the similarity.
         measure: A similarity.
+        by_pair: Mean over the positive pairs instead (other libraries' NT-Xent): an anchor counts as often as it has
+            positives. Classes of one size: the same.
 
     Raises:
         InputError: A temperature that is not positive, or a distance as measure.
@@ -58,6 +60,7 @@ class InfoNCELoss(PairLoss):
 
     temperature: float = 0.1
     measure: Similarity = Cosine()  # noqa: RUF009  (frozen, without state)
+    by_pair: bool = False
 
     kind: ClassVar[str] = "similarity"
     learnable: ClassVar[Mapping[str, str]] = {"temperature": "divisor"}
@@ -85,11 +88,11 @@ class InfoNCELoss(PairLoss):
 
     def combine(self, xp: Namespace, positive: Array, pool: Array, pair: Pair) -> tuple[Array, Array, Array]:
         """Each positive alone against the negatives."""
-        return one_positive(xp, positive, pool, pair, self.temperature)
+        return one_positive(xp, positive, pool, share_of(pair, self.by_pair), self.temperature)
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
-        """1 where the anchor has a positive and a negative."""
-        return has_both(xp, pair, weight)
+        """1 where the anchor has a positive and a negative; with ``by_pair`` each positive is a term."""
+        return positives_or_one(xp, pair, weight, self.by_pair)
 
 
 def logit(s: Array, temperature: float) -> tuple[Array, float]:
@@ -110,10 +113,10 @@ def with_positives(xp: Namespace, z: Array, pool: Array, pair: Pair) -> tuple[Ar
 
 
 def one_positive(
-    xp: Namespace, positive: Array, pool: Array, pair: Pair, temperature: float
+    xp: Namespace, positive: Array, pool: Array, share: Array, temperature: float
 ) -> tuple[Array, Array, Array]:
-    """Each positive alone against the anchor's negatives: softplus(pool − logit)."""
+    """Each positive alone against the anchor's negatives: softplus(pool − logit), as often as its share."""
     odds = pool - positive / temperature
-    loss = xp.sum(times(xp, pair.share, softplus(xp, odds)), axis=1)
-    missing = times(xp, pair.share, sigmoid(xp, odds))
+    loss = xp.sum(times(xp, share, softplus(xp, odds)), axis=1)
+    missing = times(xp, share, sigmoid(xp, odds))
     return loss, xp.sum(missing, axis=1, keepdims=True), -missing / temperature

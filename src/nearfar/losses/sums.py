@@ -71,6 +71,10 @@ class LossSum:
         """The sum on given pairs."""
         return self._sum(lambda loss: self._form(loss, "pairs")(left, right, same, **options))
 
+    def distances(self, distance: Array, same: Any, **options: Any) -> Array:
+        """The sum on pairs whose distance is already computed."""
+        return self._sum(lambda loss: self._form(loss, "distances")(distance, same, **options))
+
     def triplets(self, anchor: Array, positive: Array, negative: Array, **options: Any) -> Array:
         """The sum on given triplets."""
         return self._sum(lambda loss: self._form(loss, "triplets")(anchor, positive, negative, **options))

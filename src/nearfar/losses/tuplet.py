@@ -11,7 +11,7 @@ from nearfar._errors import InputError
 from nearfar.engine.pooled_tiles import PooledTiles, pooled_tiles
 from nearfar.engine.rules import pooled
 from nearfar.losses.base import PairLoss
-from nearfar.losses.pools import has_both
+from nearfar.losses.pools import positives_or_one, share_of
 from nearfar.measures import CosineDistance
 from nearfar.measures.base import Prepared
 from nearfar.relations import BoundRelation, Pair
@@ -33,6 +33,8 @@ class TupletMarginLoss(PairLoss):
         margin: :math:`\beta` in [0, π), in radians (other libraries: 5.73 degrees).
         scale: :math:`s > 0`.
         measure: The cosine distance.
+        by_pair: Mean over the positive pairs instead, as in other libraries: an anchor counts as often as it has
+            positives.
 
     Raises:
         InputError: A margin or scale out of range, or another measure.
@@ -53,6 +55,7 @@ class TupletMarginLoss(PairLoss):
     margin: float = 0.1
     scale: float = 64.0
     measure: CosineDistance = CosineDistance()  # noqa: RUF009  (frozen, without state)
+    by_pair: bool = False
 
     kind: ClassVar[str] = "distance"
 
@@ -86,13 +89,14 @@ class TupletMarginLoss(PairLoss):
         """Each positive alone, its slack taken off, against the negatives."""
         target, slope = self._with_slack(xp, positive)
         odds = pool - self.scale * target
-        loss = xp.sum(times(xp, pair.share, softplus(xp, odds)), axis=1)
-        missing = times(xp, pair.share, sigmoid(xp, odds))
+        share = share_of(pair, self.by_pair)
+        loss = xp.sum(times(xp, share, softplus(xp, odds)), axis=1)
+        missing = times(xp, share, sigmoid(xp, odds))
         return loss, xp.sum(missing, axis=1, keepdims=True), times(xp, missing, -self.scale * slope)
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Any:
-        """1 where the anchor has a positive and a negative."""
-        return has_both(xp, pair, weight)
+        """1 where the anchor has a positive and a negative; with ``by_pair`` each positive is a term."""
+        return positives_or_one(xp, pair, weight, self.by_pair)
 
     def _with_slack(self, xp: Namespace, d: Array) -> tuple[Array, Array]:
         """cos(θ − β) and its derivative by the distance 1 − cos θ; at θ = 0 that of its first part."""

@@ -48,10 +48,15 @@ class Pair:
             return self.weight / at_least(self.xp, self.positive_count, 1.0)
         return self.weight / where(self.xp, self.positive_count > 0, self.positive_count, 1.0)
 
-    def listed(self, longest: int) -> tuple[Array, Array]:
-        """Columns and shares of the positives, those that are there before the padding; ``longest`` of each list."""
+    def listed(self, longest: int, weighed: bool = False) -> tuple[Array, Array]:
+        """Columns and shares (or weights) of the positives, those that are there before the padding.
+
+        ``longest`` of each list.
+        """
         order = self.xp.argsort(self.weight == 0, axis=1, stable=True)[:, :longest]
-        return take_columns(self.xp, self.index, order), take_columns(self.xp, self.share, order)
+        return take_columns(self.xp, self.index, order), take_columns(
+            self.xp, self.weight if weighed else self.share, order
+        )
 
     def take(self, table: Array) -> Array:
         """The table at the listed positives."""

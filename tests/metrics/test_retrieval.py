@@ -6,12 +6,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearfar._errors import InputError, ShapeError
-from nearfar.metrics import map_at_r, precision_at_1, r_precision, rank_metrics, recall_at_k
+from nearfar.metrics import (
+    average_precision,
+    map_at_r,
+    precision_at_1,
+    r_precision,
+    rank_metrics,
+    recall_at_k,
+    reciprocal_rank,
+)
 
 
 def oracle(scores, query_labels, reference_labels, exclude_self, ks):
     """Mean over every order of every tie, by brute force; a NaN is behind all numbers and never a hit."""
-    out = {name: [] for name in ["precision_at_1", *[f"recall_at_{k}" for k in ks], "r_precision", "map_at_r"]}
+    whole = ["average_precision", "reciprocal_rank"]
+    names = ["precision_at_1", *[f"recall_at_{k}" for k in ks], "r_precision", "map_at_r", *whole]
+    out = {name: [] for name in names}
     for i, row in enumerate(scores):
         items = [
             (s, query_labels[i] == reference_labels[j]) for j, s in enumerate(row) if not (exclude_self and i == j)
@@ -26,16 +36,23 @@ def oracle(scores, query_labels, reference_labels, exclude_self, ks):
         for order in permutations(real):
             if any(order[p][0] < order[p + 1][0] for p in range(len(order) - 1)):
                 continue
-            hits = [h for _, h in order] + [False] * (len(items) - len(real))
+            hits = [bool(h) for _, h in order] + [False] * (len(items) - len(real))
             seen["precision_at_1"].append(float(hits[0]))
             for k in ks:
                 seen[f"recall_at_{k}"].append(float(any(hits[:k])))
             seen["r_precision"].append(sum(hits[:relevant]) / relevant)
             gain = sum(sum(hits[: k + 1]) / (k + 1) for k in range(relevant) if hits[k])
             seen["map_at_r"].append(gain / relevant)
+            gain = sum(sum(hits[: k + 1]) / (k + 1) for k, hit in enumerate(hits) if hit)
+            seen["average_precision"].append(gain / relevant)
+            seen["reciprocal_rank"].append(1 / (hits.index(True) + 1) if True in hits else 0.0)
         for name, values in out.items():
             values.append(float(np.mean(seen[name])))
     return {name: np.array(values) for name, values in out.items()}
+
+
+def whole_ranking(*given):
+    return {rule.__name__: rule(*given) for rule in (average_precision, reciprocal_rank)}
 
 
 @settings(max_examples=40, deadline=None)
@@ -45,7 +62,7 @@ def test_all_metrics_equal_the_mean_over_all_orders_of_ties(data):
     values = st.sampled_from([-2.0, -0.5, 0.0, 0.25, 3.0, -np.inf, np.nan])
     scores = np.array(data.draw(st.lists(st.lists(values, min_size=n, max_size=n), min_size=n, max_size=n)))
     labels = np.array(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)))
-    found = rank_metrics(scores, labels, k=[2, 3])
+    found = rank_metrics(scores, labels, k=[2, 3]) | whole_ranking(scores, labels)
     for name, expected in oracle(scores, labels, labels, True, [2, 3]).items():
         np.testing.assert_allclose(found[name], expected, rtol=1e-12, atol=1e-12, err_msg=name)
 
@@ -54,7 +71,7 @@ def test_rectangular_table_with_other_references():
     rng = np.random.default_rng(5)
     scores = rng.integers(-2, 3, (4, 6)).astype(float)
     queries, references = np.array(["a", "b", "zz", "a"]), np.array(["b", "a", "a", "c", "b", "a"])
-    found = rank_metrics(scores, queries, references, k=[1, 4])
+    found = rank_metrics(scores, queries, references, k=[1, 4]) | whole_ranking(scores, queries, references)
     for name, expected in oracle(scores, queries, references, False, [1, 4]).items():
         np.testing.assert_allclose(found[name], expected, rtol=1e-12, atol=1e-12)
     assert np.isnan(found["map_at_r"]).tolist() == [False, False, True, False]

@@ -7,6 +7,7 @@ classes, never pairs.
 from __future__ import annotations
 
 from nearfar.metrics.calibration import Platt, brier, expected_calibration_error, log_loss, platt
+from nearfar.metrics.full_ranking import average_precision, reciprocal_rank
 from nearfar.metrics.intervals import (
     Interval,
     class_bootstrap,
@@ -45,6 +46,7 @@ __all__ = [
     "Threshold",
     "accept_rate",
     "auc",
+    "average_precision",
     "brier",
     "class_bootstrap",
     "det_curve",
@@ -63,6 +65,7 @@ __all__ = [
     "r_precision",
     "rank_metrics",
     "recall_at_k",
+    "reciprocal_rank",
     "retrieval_interval",
     "student_t_quantile",
     "threshold_at_fmr",

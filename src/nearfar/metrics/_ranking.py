@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +35,16 @@ class Ranking:
             self.hits_before[rows, position],
             self.hits[rows, position],
         )
+
+    def gains(self, width: int) -> NDArray[np.float64]:
+        """Expected precision at each of the first ``width`` places where there is a hit, 0 where there is none."""
+        before, size, hits = self.before[:, :width], self.size[:, :width], self.hits[:, :width]
+        place = np.arange(1, size.shape[1] + 1)
+        ahead = (place - before - 1) * (hits - 1) / np.maximum(size - 1, 1)
+        return np.asarray(hits / size * (self.hits_before[:, :width] + 1 + ahead) / place)
+
+
+Rule: TypeAlias = Callable[[Ranking], NDArray[np.float64]]
 
 
 def rankings(
@@ -79,6 +90,26 @@ def rankings(
             strip[own, start + own] = np.nan  # last place, never a hit
             relevant[own, start + own] = False
         yield _rank(strip, relevant)
+
+
+def per_query(
+    rule: Rule,
+    scores: ArrayLike,
+    query_labels: ArrayLike,
+    reference_labels: ArrayLike | None,
+    exclude_self: bool | None,
+) -> NDArray[np.float64]:
+    """The rule's value of each query, NaN where no reference is relevant."""
+    strips = rankings(scores, query_labels, reference_labels, exclude_self)
+    return np.concatenate([np.zeros(0), *(applied(rule, ranking) for ranking in strips)])
+
+
+def applied(rule: Rule, ranking: Ranking) -> NDArray[np.float64]:
+    """The rule's value of each query of a strip, NaN where no reference is relevant."""
+    lonely = ranking.relevant == 0
+    if ranking.before.shape[1] == 0:
+        return np.full(len(lonely), np.nan)
+    return np.where(lonely, np.nan, rule(ranking))
 
 
 def _comparable(queries: Array, references: Array) -> None:

@@ -8,15 +8,13 @@ score ranks last and is never a hit. A strictly increasing map of the scores cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nearfar._errors import InputError, expect_whole
-from nearfar.metrics._ranking import Ranking, rankings
-
-_Rule = Callable[[Ranking], NDArray[np.float64]]
+from nearfar.metrics._ranking import Ranking, Rule, applied, per_query, rankings
 
 
 def precision_at_1(
@@ -80,7 +78,7 @@ def recall_at_k(
         >>> recall_at_k([[0.5, 0.5, 0.1]], [7], [7, 8, 9], k=1).tolist()   # a tie for the first place
         [0.5]
     """
-    return _per_query(_recall(k), scores, query_labels, reference_labels, exclude_self)
+    return per_query(_recall(k), scores, query_labels, reference_labels, exclude_self)
 
 
 def r_precision(
@@ -110,7 +108,7 @@ def r_precision(
         >>> r_precision([[0.9, 0.8, 0.1]], [7], [7, 8, 7]).tolist()
         [0.5]
     """
-    return _per_query(_r_precision, scores, query_labels, reference_labels, exclude_self)
+    return per_query(_r_precision, scores, query_labels, reference_labels, exclude_self)
 
 
 def map_at_r(
@@ -143,7 +141,7 @@ def map_at_r(
         >>> map_at_r([[0.9, 0.8, 0.1]], [7], [8, 7, 7]).tolist()   # one hit, at place 2 of R = 2
         [0.25]
     """
-    return _per_query(_map_at_r, scores, query_labels, reference_labels, exclude_self)
+    return per_query(_map_at_r, scores, query_labels, reference_labels, exclude_self)
 
 
 def rank_metrics(
@@ -178,35 +176,17 @@ def rank_metrics(
     """
     if not isinstance(k, Iterable):
         raise InputError(f"expected k to be several places, got {k!r}; for example k=(1, 5)")
-    rules: dict[str, _Rule] = {"precision_at_1": _recall(1)}
+    rules: dict[str, Rule] = {"precision_at_1": _recall(1)}
     rules |= {f"recall_at_{place}": _recall(place) for place in k}
     rules |= {"r_precision": _r_precision, "map_at_r": _map_at_r}
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in rules}
     for ranking in rankings(scores, query_labels, reference_labels, exclude_self):
         for name, rule in rules.items():
-            found[name].append(_apply(rule, ranking))
+            found[name].append(applied(rule, ranking))
     return {name: np.concatenate([np.zeros(0), *parts]) for name, parts in found.items()}
 
 
-def _per_query(
-    rule: _Rule,
-    scores: ArrayLike,
-    query_labels: ArrayLike,
-    reference_labels: ArrayLike | None,
-    exclude_self: bool | None,
-) -> NDArray[np.float64]:
-    strips = rankings(scores, query_labels, reference_labels, exclude_self)
-    return np.concatenate([np.zeros(0), *(_apply(rule, ranking) for ranking in strips)])
-
-
-def _apply(rule: _Rule, ranking: Ranking) -> NDArray[np.float64]:
-    lonely = ranking.relevant == 0
-    if ranking.before.shape[1] == 0:
-        return np.full(len(lonely), np.nan)
-    return np.where(lonely, np.nan, rule(ranking))
-
-
-def _recall(k: int) -> _Rule:
+def _recall(k: int) -> Rule:
     k = expect_whole("k", k)
 
     def rule(ranking: Ranking) -> NDArray[np.float64]:
@@ -232,11 +212,6 @@ def _r_precision(ranking: Ranking) -> NDArray[np.float64]:
 
 def _map_at_r(ranking: Ranking) -> NDArray[np.float64]:
     relevant = np.maximum(ranking.relevant, 1)
-    width = int(relevant.max(initial=1))
-    before, size = ranking.before[:, :width], ranking.size[:, :width]
-    hits = ranking.hits[:, :width]
-    place = np.arange(1, width + 1)
-    ahead = (place - before - 1) * (hits - 1) / np.maximum(size - 1, 1)
-    gain = hits / size * (ranking.hits_before[:, :width] + 1 + ahead) / place
-    gain = np.where(place <= relevant[:, None], gain, 0.0)
+    gain = ranking.gains(int(relevant.max(initial=1)))
+    gain = np.where(np.arange(1, gain.shape[1] + 1) <= relevant[:, None], gain, 0.0)
     return np.asarray(gain.sum(axis=1) / relevant)

@@ -202,6 +202,55 @@ def test_batch_of_one(loss):
     nothing_to_learn(loss, X[:1], [4])
 
 
+def test_nca_of_all_singletons():
+    """The mean over anchors with a positive is NaN elsewhere where there are none."""
+    for loss in (nf.NCALoss(), nf.NCALoss(log=False), nf.SoftNearestNeighborLoss()):
+        nothing_to_learn(loss, X, np.arange(8))
+
+
+def test_generalized_lifted_empty_side():
+    """The log-sum-exp of no pairs is no 0, which elsewhere costs an anchor without a positive its nearest negatives."""
+    loss = nf.GeneralizedLiftedStructureLoss()
+    nothing_to_learn(loss, X, np.arange(8))
+    nothing_to_learn(loss, X, np.zeros(8, dtype=int))
+    some = np.array([0, 0, 1, 2, 3, 4, 5, 6])
+    each = loss.per_anchor(X, some)
+    assert not each[2:].any()
+    assert float(loss(X, some)) == pytest.approx(each[:2].mean(), rel=1e-13)
+
+
+def test_ranked_list_of_a_collapsed_batch():
+    """Elsewhere a negative at distance 0, the worst there is, weighs nothing, and a collapsed batch costs 0."""
+    x, y = np.array([[1.0, 0.0], [0.8, 0.6], [1.0, 0.0], [0.6, 0.8]]), [0, 0, 1, 1]
+    near = x.copy()
+    near[2] = np.cos(1e-9), np.sin(1e-9)
+    loss = nf.RankedListLoss(negative_scale=3.0)
+    assert float(loss(x, y)) == pytest.approx(float(loss(near, y)), rel=1e-8)
+    assert float(loss(np.ones((4, 2)), y)) == pytest.approx(loss.balance * loss.alpha, rel=1e-13)
+
+
+def test_histogram_of_duplicates():
+    """A cosine of 1 lies in the last bin; elsewhere it is beyond the array."""
+    x = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    value, gradient = nf.HistogramLoss(bins=10).value_and_grad(x, [0, 0, 1, 1])
+    assert float(value) == 0
+    assert np.isfinite(gradient).all()
+    value, gradient = nf.HistogramLoss(bins=10).value_and_grad(np.ones((4, 2)), [0, 0, 1, 1])
+    assert float(value) == pytest.approx(1.0)
+    assert np.isfinite(gradient).all()
+
+
+@paired
+def test_per_anchor_with_references(loss):
+    """More references than anchors: elsewhere a reference's place is looked up among the anchors."""
+    others, theirs = RNG.normal(size=(21, 4)), np.tile([5, 7, 9], 7)
+    each = loss.per_anchor(X, Y, references=others, reference_labels=theirs)
+    assert each.shape == (8,)
+    alone = [float(loss(X[i : i + 1], Y[i : i + 1], references=others, reference_labels=theirs)) for i in range(8)]
+    if not isinstance(loss, nf.LiftedStructureLoss):  # The others' rows are in its pairs.
+        np.testing.assert_allclose(each, alone, rtol=1e-12)
+
+
 def test_circle_empty_rows():
     """Anchors without positives or without negatives: 0, in value and gradient, and not in the mean."""
     loss = nf.CircleLoss()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from nearfar.conventions.named import named
-from nearfar.losses import BinaryCrossEntropyLoss, ChopraLoss, ContrastiveLoss, MarginLoss
-from nearfar.measures import CosineDistance, Euclidean, Manhattan
+from nearfar.losses import BinaryCrossEntropyLoss, ChopraLoss, ContrastiveLoss, LossSum, MarginLoss
+from nearfar.measures import CosineDistance, Distance, Euclidean, Manhattan
 
 ST = {"euclidean": Euclidean(), "manhattan": Manhattan(), "cosine": CosineDistance()}
 
@@ -130,19 +132,30 @@ def torch_binary_cross_entropy() -> BinaryCrossEntropyLoss:
     return BinaryCrossEntropyLoss()
 
 
-def pytorch_metric_learning_contrastive(margin: float = 1.0) -> ContrastiveLoss:
-    """Mean of d over positives + mean of max(m−d, 0) over negatives, plain; on unit rows.
+def pytorch_metric_learning_contrastive(
+    margin: float = 1.0,
+    positive_margin: float = 0.0,
+    measure: Distance = Euclidean(),  # noqa: B008
+    active_only: bool = True,
+) -> LossSum | ContrastiveLoss:
+    """Mean of max(d−m₊, 0) over positives + mean of max(m−d, 0) over negatives, plain, each over those above 0.
 
-    pytorch-metric-learning takes both means over the pairs above 0 only: that is this loss on the active pairs,
-    ``loss.pairs(left[active], right[active], same[active])`` with ``active = same | (d < m)``.
+    Its distances are of unit rows. ``LpDistance(power=2)`` is ``SquaredEuclidean()``; with ``CosineSimilarity()`` its
+    margins are of similarities, 1 − m on ``CosineDistance()``. ``active_only=False`` is its ``MeanReducer()``.
     """
-    return ContrastiveLoss(margin, balanced=True, factors=(1.0, 1.0), powers=(1, 1))
+    of = partial(ContrastiveLoss, margin, powers=(1, 1), measure=measure, positive_margin=positive_margin)
+    if not active_only:
+        return of(balanced=True, factors=(1.0, 1.0))
+    # Each side's mean is over the pairs of its own that weigh something.
+    sides = (of(factors=factors, active_only=True) for factors in ((1.0, 0.0), (0.0, 1.0)))
+    return LossSum(tuple((1.0, side) for side in sides))
 
 
 def pytorch_metric_learning_margin(margin: float = 0.2, beta: float = 1.2) -> MarginLoss:
     """max(m + d − β, 0) of positives, max(m + β − d, 0) of negatives, the mean over those above 0; on unit rows.
 
     Theirs sums over triplets: a positive counts once for each negative of its anchor and the other way round. The
-    weights of a mask say so: ``Mask(positive * negatives_of_anchor, negative * positives_of_anchor)``.
+    weights of a mask say so: ``Mask(positive * negatives_of_anchor, negative * positives_of_anchor)``. Its ``nu`` adds
+    ν·β to the loss where β is learned; here that term is yours.
     """
     return MarginLoss(margin, beta, active_only=True)

@@ -44,15 +44,15 @@ def wang_2019(alpha: float = 2.0, beta: float = 50.0, base: float = 0.5, epsilon
 def pytorch_metric_learning_multi_similarity(
     alpha: float = 2.0, beta: float = 50.0, base: float = 0.5
 ) -> MultiSimilarityLoss:
-    """The loss without its mining; theirs has the negatives' side of an anchor without a positive, ours has not."""
-    return MultiSimilarityLoss(alpha, beta, base, epsilon=None)
+    """The loss without its mining: the mean over all anchors, also those that have one side only."""
+    return MultiSimilarityLoss(alpha, beta, base, epsilon=None, one_sided=True)
 
 
 def tensorflow_similarity_multi_similarity(
     alpha: float = 2.0, beta: float = 40.0, lmda: float = 0.5, epsilon: float = 0.1
 ) -> MultiSimilarityLoss:
-    """Mining inside; theirs counts an anchor that fails it as 0 in the mean, ours only if it has a positive."""
-    return MultiSimilarityLoss(alpha, beta, lmda, epsilon)
+    """Mining inside; an anchor that fails it, or has no positive, counts as 0 in the mean."""
+    return MultiSimilarityLoss(alpha, beta, lmda, epsilon, one_sided=True)
 
 
 def song_2016(margin: float = 1.0) -> LiftedStructureLoss:
@@ -66,17 +66,20 @@ def pytorch_metric_learning_lifted_structure(neg_margin: float = 1.0) -> LiftedS
 
 
 def pytorch_metric_learning_generalized_lifted_structure(neg_margin: float = 1.0) -> GeneralizedLiftedStructureLoss:
-    """``GeneralizedLiftedStructureLoss``, Hermans' form, on unit rows."""
+    """``GeneralizedLiftedStructureLoss``, Hermans' form, on unit rows.
+
+    Theirs takes the log-sum-exp of no pairs for 0: an anchor without a positive costs max(log Σ e^(m−d), 0), one
+    without a negative log Σ e^d, and both are in the mean. Ours leaves both out.
+    """
     return GeneralizedLiftedStructureLoss(neg_margin)
 
 
 def pytorch_metric_learning_angular(alpha: float = 40.0) -> AngularLoss:
     """Angle in degrees; on unit rows.
 
-    Theirs does not normalise its negatives. The mean is over positive pairs there, over anchors here: equal where every
-    anchor has as many positives.
+    Theirs does not normalise its negatives. The mean is over positive pairs.
     """
-    return AngularLoss(math.radians(alpha))
+    return AngularLoss(math.radians(alpha), by_pair=True)
 
 
 def sentence_transformers_cosent(scale: float = 20.0) -> CoSENTLoss:

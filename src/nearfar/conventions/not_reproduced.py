@@ -167,6 +167,12 @@ NOT_REPRODUCED = (
         "no such losses here",
     ),
     NotReproduced(
+        "pytorch-metric-learning",
+        "NTXentLoss, SupConLoss and others with LpDistance",
+        "a softmax of −d, where these losses take similarities; with one positive an anchor `NCALoss(τ, Euclidean())` "
+        "is that of NT-Xent",
+    ),
+    NotReproduced(
         "TensorFlow Addons",
         "npairs_multilabel_loss",
         "soft labels that share the mass by how many labels two items have in common, an item itself among them; the "

@@ -33,12 +33,18 @@ def pytorch_metric_learning_smooth_ap(temperature: float = 0.01) -> SmoothAPLoss
 def pytorch_metric_learning_pnp(
     b: float = 2.0, alpha: float = 1.0, anneal: float = 0.01, variant: str = "O"
 ) -> PNPLoss:
-    """An anchor is among its own positives there, as in its Smooth-AP: give the batch as references too."""
+    """An anchor is among its own positives there, as in its Smooth-AP: give the batch as references too.
+
+    An anchor without another positive is left out of its mean: leave it out of the anchors, not of the references.
+    """
     return PNPLoss(variant, alpha, b, anneal)
 
 
 def pytorch_metric_learning_histogram(n_bins: int = 100) -> HistogramLoss:
-    """``HistogramLoss``; theirs leaves out the negative pairs of anchors without a positive."""
+    """``HistogramLoss``; theirs leaves out pairs of two items neither of which has a positive.
+
+    Theirs raises an IndexError for a pair whose cosine is 1, such as duplicates.
+    """
     return HistogramLoss(n_bins)
 
 
@@ -47,17 +53,18 @@ def pytorch_metric_learning_ranked_list(
 ) -> RankedListLoss:
     """``RankedListLoss(margin, Tn, imbalance, alpha, Tp)`` on unit rows, and its gradient, which goes through weights.
 
-    Theirs adds 1e-5 for every item of the batch to the sum of an anchor's weights.
+    Its mean is over all anchors. Theirs adds 1e-5 for every item of the batch to the sum of an anchor's weights, and a
+    negative at distance 0, the worst there is, weighs nothing in it.
     """
     boundary = 1 + margin / 2 if alpha is None else alpha
-    return RankedListLoss(margin, boundary, positive_scale, scale, imbalance, through_weights=True)
+    return RankedListLoss(margin, boundary, positive_scale, scale, imbalance, through_weights=True, one_sided=True)
 
 
 def pytorch_metric_learning_vicreg(
-    invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0
+    invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0, eps: float = 1e-4
 ) -> VICRegLoss:
     """``VICRegLoss``, as the authors' code: the variance term halved."""
-    return VICRegLoss(invariance, variance / 2, covariance)
+    return VICRegLoss(invariance, variance / 2, covariance, epsilon=eps)
 
 
 def lightly_vicreg(lambda_param: float = 25.0, mu_param: float = 25.0, nu_param: float = 1.0) -> VICRegLoss:

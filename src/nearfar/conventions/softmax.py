@@ -17,22 +17,25 @@ from nearfar.losses import (
 from nearfar.measures import Cosine, CosineDistance, Dot, SquaredEuclidean
 
 
-def pytorch_metric_learning_ntxent(temperature: float = 0.07) -> InfoNCELoss:
-    """Each positive alone against the negatives.
+def pytorch_metric_learning_ntxent(temperature: float = 0.07, by_pair: bool = True) -> InfoNCELoss:
+    """Each positive alone against the negatives, the mean over positive pairs.
 
-    Theirs is the mean over positive pairs, ours over anchors of the means of their positives: equal where every anchor
-    has as many positives. Else weigh :meth:`InfoNCELoss.per_anchor` by their number.
+    ``by_pair=False`` is its ``PerAnchorReducer``, whose mean over anchors leaves out those at exactly 0.
     """
-    return InfoNCELoss(temperature)
+    return InfoNCELoss(temperature, by_pair=by_pair)
 
 
 def optax_ntxent(temperature: float = 0.07) -> InfoNCELoss:
     """``optax.losses.ntxent``: that of pytorch-metric-learning, with the same mean over pairs."""
-    return InfoNCELoss(temperature)
+    return InfoNCELoss(temperature, by_pair=True)
 
 
 def pytorch_metric_learning_supcon(temperature: float = 0.1) -> SupConLoss:
-    """No factor before the loss; theirs leaves anchors whose loss is exactly 0 out of the mean."""
+    """No factor before the loss; theirs leaves anchors whose loss is exactly 0 out of the mean.
+
+    Without a negative in the batch theirs is 0; the paper's formula, and ours, is not where an anchor has two
+    positives.
+    """
     return SupConLoss(temperature)
 
 
@@ -140,8 +143,8 @@ def tensorflow_addons_npairs() -> SupConLoss:
 
 
 def pytorch_metric_learning_tuplet_margin(margin: float = 5.73, scale: float = 64.0) -> TupletMarginLoss:
-    """Margin in degrees. The mean over positive pairs there, over anchors here: equal with as many positives each."""
-    return TupletMarginLoss(math.radians(margin), scale)
+    """``TupletMarginLoss``, whose margin is in degrees: the mean over positive pairs."""
+    return TupletMarginLoss(math.radians(margin), scale, by_pair=True)
 
 
 def scikit_learn_nca() -> NCALoss:

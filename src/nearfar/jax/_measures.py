@@ -46,8 +46,6 @@ def table(
     values = _with_near(xp, again, values, near, a, b)
     if itself is not None:
         values = where(xp, ~itself, values, 0.0)
-    if isinstance(measure, CosineDistance):
-        values = where(xp, (a.norm[:, 0] != 0)[:, None] & (b.norm[:, 0] != 0)[None, :], values, 1.0)  # type: ignore[index]
     return values, near
 
 

@@ -209,9 +209,9 @@ class CosineDistance(Euclidean):
     reads_table: ClassVar[bool] = False
 
     def prepare(self, xp: Namespace, x: Array, centre: Array | None) -> Prepared:
-        """Unit rows; a zero row gets an extra coordinate's worth of square so that its distance is 1."""
+        """Unit rows; a zero row has the square of one too, so that its distance comes out as 1."""
         unit, norm = normalise(xp, x)
-        return Prepared(unit, unit, xp.where(norm[:, 0] != 0, xp.ones_like(norm[:, 0]), norm[:, 0]), norm, x)
+        return Prepared(unit, unit, xp.ones_like(norm[:, 0]), norm, x)
 
     def _difference(self, xp: Namespace, a: Prepared, b: Prepared, i: Array, j: Array) -> Array:
         """Of unit rows; of close ones as the rows themselves have it, before they were rounded to unit rows."""
@@ -225,15 +225,6 @@ class CosineDistance(Euclidean):
     def unprepare(self, xp: Namespace, side: Prepared, gradient: Array) -> Array:
         """Through the normalisation."""
         return unnormalise(xp, side.rows, side.norm, gradient)
-
-    def _finish(
-        self, xp: Namespace, a: Prepared, b: Prepared, squared: Array, near: tuple[Array, Array] | None, at: int | None
-    ) -> Table:
-        table = super()._finish(xp, a, b, squared, near, at)
-        # The square of a prepared row is 1, or 0 for a zero vector.
-        table.values[xp.nonzero(a.squares == 0)[0], :] = 1.0
-        table.values[:, xp.nonzero(b.squares == 0)[0]] = 1.0
-        return table
 
     def _from_square(self, xp: Namespace, squared: Array) -> Array:
         return squared / 2

@@ -333,7 +333,7 @@ class TestPresets:
             ({"margin": math.nan}, "expected margin above 0"),
             ({"size": [5]}, "expected size of type"),
             ({"widths": []}, "expected widths of type"),
-            ({"K": 1}, "expected K to be a whole number, 2 or more"),
+            ({"K": 1}, "expected K of at least 2"),
             ({"average": 1.0}, r"expected average in \[0, 1\)"),
             ({"mode": "CMYK"}, "expected mode"),
             ({"softmax_weight": 0.0, "supcon_weight": 0.0}, "one above 0"),

@@ -382,7 +382,7 @@ def test_shard_map_is_one_device():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout.strip().splitlines()[-1])
-    assert len(errors) == 13
+    assert len(errors) == 14
     assert all(isinstance(error, float) and error < 1e-12 for error in errors.values()), errors
 
 

@@ -11,7 +11,7 @@ from nearfar._arrays import Array, Namespace, arange, at_least, where
 from nearfar.jax._pairs import ByLabels, Listed
 from nearfar.jax._plan import Marks, Plan
 from nearfar.measures.base import normalise
-from nearfar.relations import Guided, MultiLabels, Pair
+from nearfar.relations import Aligned, Guided, MultiLabels, Pair
 from nearfar.relations.guided import BoundGuided
 from nearfar.relations.paired import PairedPair
 from nearfar.relations.whole import WholePair
@@ -131,9 +131,9 @@ class Corrected:
     def __init__(self, xp: Namespace, plan: Plan, inner: OnTable, guide: Array, others: Array) -> None:
         self.plan, self.count, self.live, self.places = plan, inner.count, inner.live, inner.places
         margin, relative = plan.guided or (0.0, False)
-        relation: Any = None  # What is below is all that is asked of it.
+        bound: Any = None  # The pairs come from ``inner``.
         self.inner, self.guide = inner, guide
-        self.bound = BoundGuided(Guided(relation, guide, others, margin, relative), xp, relation, guide, others)
+        self.bound = BoundGuided(Guided(Aligned(), guide, others, margin, relative), xp, bound, guide, others)
         self.bound.negative_total, _ = _added(
             xp, lambda at, real: [self.pair(at, real).negative_count, xp.zeros((1, 1))], guide
         )

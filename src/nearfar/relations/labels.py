@@ -51,9 +51,7 @@ class Labels:
             other = integers(xp, self.reference_labels, "reference_labels", anchors, book)
             _expect_count("reference_labels", other, references)
         ignore = ignored(self.ignore)
-        if ignore is None or own.shape[0] == 0:
-            return own, other, None
-        if bool(book) != isinstance(ignore, str):
+        if (isinstance(ignore, str) and not book and own.shape[0]) or (isinstance(ignore, int) and book):
             raise InputError(
                 f"expected ignore_label of the kind of the labels, got {ignore!r} beside "
                 f"{'strings' if book else 'integers'}; name one of the labels"

@@ -113,7 +113,7 @@ FIRST = {type(v).__name__: k for k, v in reversed(CASES.items())}
 ONE_EACH = [
     pytest.param(v, id=k, marks=[] if FIRST[type(v).__name__] == k else pytest.mark.slow) for k, v in CASES.items()
 ]
-# The whole product.
+# The whole product; the same holds of it.
 ALL_CASES = {
     _name(loss): loss
     for variants in VARIANTS.values()
@@ -121,6 +121,9 @@ ALL_CASES = {
     for m in _measures(variant)
     for loss in (replace(variant, measure=m),)
 }
+ALL_EACH = [
+    pytest.param(v, id=k, marks=[] if FIRST[type(v).__name__] == k else pytest.mark.slow) for k, v in ALL_CASES.items()
+]
 
 FRAMEWORKS = ("numpy", "torch")
 DTYPES = {"numpy": ("float64", "float32", "float16"), "torch": ("float64", "float32", "float16", "bfloat16")}

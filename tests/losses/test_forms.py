@@ -9,10 +9,10 @@ import torch
 import families
 import nearfar as nf
 import oracles
-from cases import ALL_CASES, CASES, ONE_WAY, array, call, is_logits, plain
+from cases import ALL_CASES, ALL_EACH, ONE_EACH, ONE_WAY, array, call, is_logits, plain
 from nearfar.engine import Strips
 
-every_loss = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
+every_loss = pytest.mark.parametrize("loss", ONE_EACH)
 frameworks = pytest.mark.parametrize("framework", ["numpy", "torch"])
 RNG = np.random.default_rng(8)
 LEFT, RIGHT, THIRD = RNG.normal(size=(3, 6, 4)) * 0.6
@@ -56,7 +56,7 @@ def test_mask_is_labels(loss, framework, batch):
         _same(call(loss, x, nf.Mask(torch.tensor(positive), torch.tensor(negative))), expected)
 
 
-@pytest.mark.parametrize("loss", ALL_CASES.values(), ids=ALL_CASES)
+@pytest.mark.parametrize("loss", ALL_EACH)
 def test_weights_are_multiplicities(loss, batch, gallery):
     """A pair of weight k is the pair listed k times; of weight 0, a pair that is not there."""
     if isinstance(loss, families.LABELS_ONLY):

@@ -20,7 +20,7 @@ def jax_array(values):
     return pytest.importorskip("jax.numpy").asarray(values)
 
 
-@pytest.fixture(params=["numpy", "torch", "jax"])
+@pytest.fixture(params=["numpy", "torch", pytest.param("jax", marks=pytest.mark.slow)])
 def of(request):
     """An array of each library, float32 or integers."""
     make = {"numpy": np.asarray, "torch": torch.tensor, "jax": jax_array}[request.param]

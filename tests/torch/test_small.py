@@ -10,12 +10,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import nearfar as nf
-from cases import CASES
+from cases import ONE_EACH
 from nearfar.torch import _small
 
 pytestmark = pytest.mark.small
 
-by_name = pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
+by_name = pytest.mark.parametrize("loss", ONE_EACH)
 in_both_directions = pytest.mark.parametrize(
     "loss", [nf.SupConLoss(), nf.ContrastiveLoss(balanced=True), nf.LiftedStructureLoss(), nf.SigLIPLoss()], ids=str
 )

@@ -33,6 +33,8 @@ def batch(n, d=64):
         (nf.LiftedStructureLoss(), [(64, 128), (64, 128)], {"both": True}, "one block", 8.0),
         (nf.QuadrupletLoss(), [(64, 128)], {}, "one block", 5.0),
         (nf.AngularLoss(), [(64, 128)], {}, "one block", 3.0),
+        (nf.AngularLoss(), [(64, 128), (9, 128)], {"labels": [0, 0, 0, 1, 1]}, "one block", 9.0),
+        (nf.AngularLoss(), [(0, 128)], {"labels": []}, "one block", 0.0),
     ],
 )
 def test_the_way_and_its_products(loss, shapes, options, way, units):

@@ -76,20 +76,20 @@ def explain(
     height = min(rows or tall(m), n)
     side = 4 * d * (n if references is None else n + m)
     way = f"strips of {height}" if height < n else "one block"
-    units = _products(loss, labels, height == n and references is None)
+    units = _products(loss, labels, references is None, height == n)
     if both and (passes_of(loss) is not None or height < n or rows is not None):
         units *= 2
     return Plan(way, float(units), (3 * side + 16 * height * m) / 1e6)
 
 
-def _products(loss: Rule, labels: Any, against_itself: bool) -> int:
+def _products(loss: Rule, labels: Any, is_self: bool, one_block: bool) -> int:
     """Of the table's size, in strips; of a block against itself the gradients of both its sides are one product."""
     passes = passes_of(loss) or Passes
     if passes.each_positive:
-        # An anchor has itself for a class mate; of labels that are not known two items a class are assumed.
-        largest = 2 if labels is None else int(np.unique(np.asarray(labels), return_counts=True)[1].max())
-        return 3 * (largest - 1)
-    return passes.tables + passes.pulls * (1 if against_itself else 2)
+        # Of labels that are not known two items a class are assumed; an anchor is no positive of its own.
+        largest = 2 if labels is None else int(np.unique(np.asarray(labels), return_counts=True)[1].max(initial=1))
+        return 3 * (largest - is_self)
+    return passes.tables + passes.pulls * (1 if is_self and one_block else 2)
 
 
 def _executor(loss: Rule, shape: tuple[int, int, int], is_self: bool, labels: Any, both: bool) -> Any:

@@ -14,6 +14,8 @@ POOLED += [
     nf.NCALoss(),
     nf.NCALoss(0.5, nf.Euclidean()),
     nf.MultiSimilarityLoss(epsilon=None),
+    nf.MultiSimilarityLoss(),
+    nf.MultiSimilarityLoss(2.0, 5.0, 0.5, 1.0, nf.Dot(), one_sided=True),
     nf.CircleLoss(),
     nf.CircleLoss(0.3, 4.0, nf.Dot()),
 ]
@@ -89,7 +91,7 @@ HALVED = (
 
 def looks_at_whole_rows(loss):
     whole = ("by_anchor", "one_versus_one", "active_only")
-    return any(getattr(loss, name, False) for name in whole) or getattr(loss, "epsilon", None) is not None
+    return any(getattr(loss, name, False) for name in whole)
 
 
 @pytest.mark.parametrize("loss", CASES.values(), ids=CASES)
@@ -103,6 +105,24 @@ def test_which_losses_have_half_tiles(runs, loss):
         wanted, wanted_gradient = loss.value_and_grad(x, y, engine="dense")
         assert float(value) == pytest.approx(float(wanted), rel=1e-12, abs=1e-14)
         close(gradient, wanted_gradient)
+
+
+def test_mining_meets_a_tile_of_easy_pairs_once(runs, monkeypatch):
+    x, y = np.eye(4)[np.repeat([0, 1, 2, 3], 16)], np.repeat([0, 1, 2, 3], 16)
+    x[:16, 1], x[16:32, 0] = np.linspace(0, 1, 16), 1.0  # The first two classes are within reach of each other.
+    met, whole = [], pooled_tiles.PooledTiles._outside
+
+    def outside(self, tiles, scaled, rows, columns):
+        met.append((rows.start, columns.start))
+        return whole(self, tiles, scaled, rows, columns)
+
+    monkeypatch.setattr(pooled_tiles.PooledTiles, "_outside", outside)
+    loss = nf.MultiSimilarityLoss()
+    value, gradient = loss.value_and_grad(x, y)
+    assert [met.count(tile) for tile in ((0, 16), (0, 32), (0, 48), (32, 48))] == [2, 1, 1, 1]
+    wanted, wanted_gradient = loss.value_and_grad(x, y, engine="dense")
+    assert float(value) == pytest.approx(float(wanted), rel=1e-12)
+    close(gradient, wanted_gradient)
 
 
 @every_loss
@@ -127,7 +147,7 @@ def test_two_aligned_batches_in_both_directions(runs, loss, n):
     right = torch.tensor(np.random.default_rng(5).standard_normal((n, 5)), requires_grad=True)
     value = nf.PairLoss.aligned(loss, left, right)
     gradients = torch.autograd.grad(value, (left, right))
-    assert runs == [True]
+    assert runs == [True] * (not getattr(loss, "mines", False))  # Mining both ways goes by strips.
     wanted = nf.PairLoss.aligned(loss, left, right, engine="dense")
     assert value.item() == pytest.approx(wanted.item(), rel=1e-12, abs=1e-14)
     for ours, theirs in zip(gradients, torch.autograd.grad(wanted, (left, right)), strict=True):

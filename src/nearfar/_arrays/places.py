@@ -84,7 +84,9 @@ def fill_diagonal(xp: Namespace, a: Array, at: int, value: float) -> Array:
 
 def turned(xp: Namespace, a: Array) -> Array:
     """A copy of the transpose, row after row."""
-    return a.T.contiguous() if is_torch(a) else xp.asarray(a.T, copy=True) if is_jax(a) else a.T.copy()
+    if is_torch(a):
+        return a.T.clone(memory_format=xp.contiguous_format)  # ``contiguous`` shares a single row's memory.
+    return xp.asarray(a.T, copy=True) if is_jax(a) else a.T.copy()
 
 
 def product_plus_row(xp: Namespace, left: Array, right: Array, factor: float, row: Array) -> Array:

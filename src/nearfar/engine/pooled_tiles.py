@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from nearfar._arrays import Array, Namespace, exponential_base, times, to_power, where, zeros
+from nearfar._arrays import Array, Namespace, times, where, zeros
 from nearfar.engine.half_tiles import Tiles
-from nearfar.engine.rules import Pooled, felt
+from nearfar.engine.mining import Mining
+from nearfar.engine.rules import Mined, Pooled, felt
 from nearfar.engine.sums import Ran
+from nearfar.engine.tile_sums import Sums
 from nearfar.measures import Dot
 from nearfar.measures.base import Prepared, Table
 from nearfar.relations import BoundRelation
@@ -22,75 +24,6 @@ from nearfar.relations.blocks import Blocks, blocks
 
 # Below this many items one pass over strips is as fast as two over half tiles.
 LEAST = 2048
-# Exponents this far above the shift leave room for the sum of any number of them in float32.
-HIGHEST = 60.0
-
-
-class Sums:
-    """Sums of exponentials of all rows and columns under a shift, which grows where they would overflow.
-
-    The exponents of tiles are to the library's cheapest base: multiplied by ``unit``, as ``shift`` is.
-    """
-
-    def __init__(self, xp: Namespace, rows: Array, columns: Array | None) -> None:
-        self.xp, self.shift, self.begun = xp, 0.0, False
-        self.base = exponential_base(rows)
-        self.unit = 1 / math.log(self.base)
-        self.highest = HIGHEST * self.unit
-        self.rows = zeros(xp, (rows.shape[0],), rows, xp.float64)
-        self.columns = self.rows if columns is None else zeros(xp, (columns.shape[0],), columns, xp.float64)
-
-    def in_unit(self, z: Array) -> Array:
-        """Exponents to the base; overwrites ``z``."""
-        if self.unit != 1:
-            z *= self.unit
-        return z
-
-    def add(self, z: Array, rows: slice, columns: slice | None, within: float = math.inf) -> None:
-        """Add a tile of exponents, which is overwritten; none lies farther ``within`` from 0 than that."""
-        xp = self.xp
-        if self.shift or not within <= self.highest:
-            top = float(xp.max(z))
-            if top == -math.inf:
-                return
-            self._shift_for(top)
-        self.begun = True
-        if self.shift:
-            z -= self.shift
-        z = to_power(xp, z)
-        # Through views: ``sums[rows] += …`` would write each share twice.
-        share = self.rows[rows]
-        share += xp.sum(z, axis=1)
-        if columns is not None:
-            share = self.columns[columns]
-            share += xp.sum(z, axis=0)
-
-    def _shift_for(self, top: float) -> None:
-        if not self.begun and top < -self.highest:
-            self.shift = top
-        elif top - self.shift > self.highest:
-            for sums in (self.rows,) if self.columns is self.rows else (self.rows, self.columns):
-                sums *= self.base ** (self.shift - top + self.highest)
-            self.shift = top - self.highest
-
-    def kept(self, dtype: object, negatives: Array) -> bool:
-        """Whether no sum lost what counts below the smallest number of the tiles' dtype."""
-        info = self.xp.finfo(dtype)
-        least = negatives.shape[0] * float(info.smallest_normal) / float(info.eps)
-        return all(bool(self.xp.all((sums > least) | (negatives == 0))) for sums in (self.rows, self.columns))
-
-    def weights(self, z: Array) -> Array:
-        """``base ** z`` under the same shift; overwrites ``z``."""
-        if self.shift:
-            z -= self.shift
-        return to_power(self.xp, z)
-
-    def pool(self, part: slice, of_columns: bool, dtype: object) -> Array:
-        """Log-sum-exp of a block's items as a column; −inf without a negative."""
-        sums = (self.columns if of_columns else self.rows)[part, None]
-        some = where(self.xp, sums > 0, sums, 1.0)
-        pool = where(self.xp, sums > 0, self.xp.log(some) + self.shift / self.unit, -math.inf)
-        return self.xp.astype(pool, dtype)
 
 
 @dataclass
@@ -113,34 +46,68 @@ class PooledTiles:
         xp, loss, right = self.xp, self.loss, self.right
         tiles = Tiles(xp, self.blocks, self.left, self.left if right is None else right, upstream)
         sums, dtype = Sums(xp, tiles.a.rows, None if right is None else tiles.b.rows), tiles.a.rows.dtype
-        negatives = zeros(xp, (tiles.each.shape[0],), tiles.each)
-        for part in self.blocks.parts:
-            pair = self.blocks.pair(part)
-            negatives[part] = pair.negative_count[:, 0]
-            tiles.count(part, loss.terms(xp, pair, pair.weight))
-            z, _ = loss.exponent(xp, self._table(tiles, part).values)
-            sums.add(sums.in_unit(pair.negative_logits(z)), part, None if right is None else part)
-        scaled, within = self._scaled(tiles, sums.unit)
+        mining = Mining(xp, cast("Mined", loss), tiles) if getattr(loss, "mines", False) else None
+        scaled, within = (None, math.inf) if mining is not None else self._scaled(tiles, sums.unit)
+        negatives, met = self._begin(tiles, sums, mining), []
         for rows, columns in tiles.outside():
-            sums.add(self._exponents(tiles, sums, scaled, rows, columns)[1], rows, columns, within)
+            table, easy = self._outside(tiles, scaled, rows, columns), None
+            if mining is not None:
+                mining.see(table.values, rows, columns)
+                easy = mining.easy(table.values, rows, columns)
+                if easy is None:
+                    continue
+            met.append((rows, columns))
+            sums.add(self._exponents(table, sums, scaled is not None)[0], rows, columns, within, easy)
+        if mining is not None:
+            negatives[mining.none_left()] = 0.0
         if not sums.kept(dtype, negatives):
             return None
         losses = zeros(xp, negatives.shape, tiles.each)
         factors = (xp.zeros_like(losses), xp.zeros_like(losses))
         for part in self.blocks.parts:
-            self._diagonal(tiles, sums, part, losses, factors, gradient)
-        for rows, columns in tiles.outside() if gradient else ():
-            sides = tiles.sides(rows, columns)
-            table, z, slope = self._exponents(tiles, sums, scaled, rows, columns)
-            left, below = factors[0][rows, None], factors[0 if right is None else 1][None, columns]
+            self._diagonal(tiles, sums, part, losses, factors, gradient, mining)
+        if gradient:
+            self._negatives(tiles, met, sums, factors, scaled, mining)
+        return tiles.ran(losses)
+
+    def _begin(self, tiles: Tiles, sums: Sums, mining: Mining | None) -> Array:
+        """Count each anchor's terms and negatives, and pool the diagonal blocks."""
+        xp, negatives = self.xp, zeros(self.xp, (tiles.each.shape[0],), tiles.each)
+        for part in self.blocks.parts:
+            pair, values = self.blocks.pair(part), self._table(tiles, part).values
+            negatives[part] = pair.negative_count[:, 0]
+            tiles.count(part, self.loss.terms(xp, pair, pair.weight))
+            if mining is not None:
+                values = mining.begin(part, values, pair)
+            z = pair.negative_logits(self.loss.exponent(xp, values)[0])
+            sums.add(sums.in_unit(z), part, None if self.right is None else part)
+        return negatives
+
+    def _negatives(
+        self,
+        tiles: Tiles,
+        met: list[tuple[slice, slice]],
+        sums: Sums,
+        factors: tuple[Array, Array],
+        scaled: Array | None,
+        mining: Mining | None,
+    ) -> None:
+        """The gradient of the tiles outside the diagonal that have a pair that counts."""
+        xp, measure = self.xp, self.loss.measure
+        for rows, columns in met:
+            table = self._outside(tiles, scaled, rows, columns)
+            easy = None if mining is None else mining.easy(table.values, rows, columns)
+            z, slope = self._exponents(table, sums, scaled is not None)
+            left, below = factors[0][rows, None], factors[0 if self.right is None else 1][None, columns]
             if isinstance(slope, int | float) or slope.ndim == 0:
                 left, below, slope = left * slope, below * slope, None
             weight = sums.weights(z)
+            if easy is not None:
+                left, below = (where(xp, ~out, factor, 0.0) for out, factor in zip(easy, (left, below), strict=True))
             weight *= left + below
             if slope is not None:
                 weight *= slope
-            loss.measure.pull(xp, table, weight, sides, tiles.places(rows, columns))
-        return tiles.ran(losses)
+            measure.pull(xp, table, weight, tiles.sides(rows, columns), tiles.places(rows, columns))
 
     def _table(self, tiles: Tiles, part: slice) -> Table:
         return self.loss.measure.table(self.xp, *tiles.sides(part, part), at=0 if self.right is None else None)
@@ -155,25 +122,36 @@ class PooledTiles:
         # The products' rounding is far below HIGHEST's room.
         return scaled, math.sqrt(longest[0] * longest[1])
 
-    def _exponents(
-        self, tiles: Tiles, sums: Sums, scaled: Array | None, rows: slice, columns: slice
-    ) -> tuple[Table, Array, Any]:
-        """A tile of negatives, its exponents to the base and their slope; ``scaled`` rows make them at once."""
+    def _outside(self, tiles: Tiles, scaled: Array | None, rows: slice, columns: slice) -> Table:
+        """A tile of negatives; of ``scaled`` rows its values are exponents to the base at once."""
         if scaled is not None:
-            z = scaled[rows] @ tiles.b.rows[columns].T
-            return Table(z), z, self.loss.linear
-        table = self.loss.measure.table(self.xp, *tiles.sides(rows, columns))
+            return Table(scaled[rows] @ tiles.b.rows[columns].T)
+        return self.loss.measure.table(self.xp, *tiles.sides(rows, columns))
+
+    def _exponents(self, table: Table, sums: Sums, scaled: bool) -> tuple[Array, Any]:
+        """The exponents of a tile to the base, and their slope."""
+        if scaled:
+            return table.values, self.loss.linear
         z, slope = self.loss.exponent(self.xp, table.own(self.xp, self.loss.measure))
-        return table, sums.in_unit(z), slope
+        return sums.in_unit(z), slope
 
     def _diagonal(
-        self, tiles: Tiles, sums: Sums, part: slice, losses: Array, factors: tuple[Array, Array], gradient: bool
+        self,
+        tiles: Tiles,
+        sums: Sums,
+        part: slice,
+        losses: Array,
+        factors: tuple[Array, Array],
+        gradient: bool,
+        mining: Mining | None,
     ) -> None:
         """Losses of a block's anchors, what stands before their negatives, and the block's own gradient."""
         xp, loss, pair = self.xp, self.loss, self.blocks.pair(part)
         table, each = self._table(tiles, part), tiles.each[part, None]
         values = table.own(xp, loss.measure)
         positive = pair.take(values)
+        if mining is not None:
+            positive, values = mining.kept(part, positive, values, pair)
         questions = 1 if self.right is None else 2
         by_positive: Array | float = 0.0
         for k in range(questions):

@@ -7,9 +7,9 @@ once, from their parts; half tiles use the same parts.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
-from nearfar._arrays import Array, Namespace, at_least, exp_sum, times
+from nearfar._arrays import Array, Namespace, at_least, exp_sum, row_max, times, where
 from nearfar.engine.sums import Ran
 from nearfar.measures import Measure
 from nearfar.measures.base import Prepared
@@ -72,6 +72,27 @@ class Pooled(Rule, Protocol):
         ...
 
 
+class Mined(Pooled, Protocol):
+    """A pooled loss that leaves out what is easy beside an anchor's other pairs."""
+
+    @property
+    def mines(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def least(self, xp: Namespace, positive: Array, pair: Pair) -> Array:
+        """What an anchor's negatives are compared with, a column; ∞ where all of them are easy."""
+        ...
+
+    def easy(self, xp: Namespace, s: Array, least: Array) -> Array:
+        """Which negatives at measure ``s`` are left out."""
+        ...
+
+    def hard(self, xp: Namespace, positive: Array, most: Array, pair: Pair) -> Array:
+        """The listed positives, ∞ where one is left out; ``most`` is the nearest negative, −∞ without one."""
+        ...
+
+
 class Coupled(Rule, Protocol):
     """A loss whose pairs feel the pools of both their items: it needs the whole table's pools first; no strip."""
 
@@ -129,12 +150,22 @@ class Apart(Rule, Protocol):
 def pooled(loss: Pooled, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
     """The strip of a pooled loss."""
     positive = pair.take(s)
+    if getattr(loss, "mines", False):
+        positive, s = mined(cast("Mined", loss), xp, positive, s, pair)
     z, slope = loss.exponent(xp, s)
     z = pair.negative_logits(z)
     pool, weight, total = exp_sum(xp, z)
     value, by_pool, by_positive = loss.combine(xp, positive, pool, pair)
     weight = felt(xp, weight, by_pool / at_least(xp, total, 1.0), slope)
     return value, pair.add(weight, by_positive)
+
+
+def mined(loss: Mined, xp: Namespace, positive: Array, s: Array, pair: Pair) -> tuple[Array, Array]:
+    """Positives and negatives that mining keeps, the others as far on their own side as can be; overwrites ``s``."""
+    s = pair.negatives(s, -INF)
+    most = where(xp, xp.any(s != -INF, axis=1, keepdims=True), row_max(xp, s), -INF)
+    easy = loss.easy(xp, s, loss.least(xp, positive, pair))
+    return loss.hard(xp, positive, most, pair), where(xp, ~easy, s, -INF)
 
 
 def parts_of(loss: Rule) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from nearfar._arrays import Array, Namespace, row_max, sigmoid, softplus, times, where
 from nearfar._errors import InputError
@@ -81,16 +81,16 @@ class MultiSimilarityLoss(PairLoss):
 
     def strip(self, xp: Namespace, s: Array, pair: Pair) -> tuple[Array, Array]:
         """A soft count of positives below the base and of negatives above it."""
-        return pooled(self, xp, s if self.epsilon is None else _mined(xp, s, pair, self.epsilon), pair)
+        return pooled(self, xp, s, pair)
 
     def executor(self, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]) -> PooledTiles | None:
-        """Half tiles, where no mining looks at an anchor's whole row first."""
-        return pooled_tiles(self, xp, bound, sides) if self.epsilon is None else None
+        """Half tiles; mining in both directions of two batches goes by strips."""
+        return None if self.mines and sides[0] is not sides[1] else pooled_tiles(self, xp, bound, sides)
 
     @property
     def in_parts(self) -> bool:
         """Not with mining, which looks at an anchor's whole row first."""
-        return self.epsilon is None
+        return not self.mines
 
     @property
     def linear(self) -> float:
@@ -112,18 +112,21 @@ class MultiSimilarityLoss(PairLoss):
         """1 where the anchor has a positive and a negative; with ``one_sided`` where it has either."""
         return (has_any if self.one_sided else has_both)(xp, pair, weight)
 
+    @property
+    def mines(self) -> bool:
+        """With an epsilon."""
+        return self.epsilon is not None
 
-def _mined(xp: Namespace, s: Array, pair: Pair, epsilon: float) -> Array:
-    """The table with each pair that mining leaves out moved where it neither costs nor weighs.
+    def least(self, xp: Namespace, positive: Array, pair: Pair) -> Array:
+        """The least similar positive."""
+        least = -row_max(xp, where(xp, pair.weight > 0, -positive, -INF))
+        return where(xp, pair.positive_count > 0, least, INF)
 
-    Differences come first, so that a tie stays a tie beside similarities that would swallow ε.
-    """
-    positive = pair.take(s)
-    least = -row_max(xp, where(xp, pair.weight > 0, -positive, -INF))
-    negative = pair.negatives(xp.asarray(s, copy=True), -INF)
-    most = row_max(xp, negative)
-    # Beside nothing every pair is easy.
-    easy = ((negative - least <= -epsilon) | (pair.positive_count == 0)) & (negative > -INF)
-    s = where(xp, ~easy, s, -INF)
-    near = ((positive - most >= epsilon) | (pair.negative_count == 0)) & (pair.weight > 0)
-    return pair.add(s, where(xp, ~near, xp.zeros_like(positive), INF))
+    def easy(self, xp: Namespace, s: Array, least: Array) -> Array:
+        """Less similar by ε; the difference first, so that a tie stays a tie beside values that would swallow ε."""
+        return s - least <= -cast("float", self.epsilon)
+
+    def hard(self, xp: Namespace, positive: Array, most: Array, pair: Pair) -> Array:
+        """Not more similar by ε than the most similar negative; beside none every positive is easy."""
+        easy = (positive - most >= cast("float", self.epsilon)) & (pair.weight > 0)
+        return where(xp, ~easy, positive, INF)

@@ -25,6 +25,7 @@ from cases import (
     call,
     expected_gradients,
     is_logits,
+    met_in_pairs,
     plain,
     steepness,
     table_scale,
@@ -175,13 +176,12 @@ def _run(battery, loss, framework, dtype):
     assert not wrong
 
 
-@pytest.mark.parametrize(
-    "battery", [SIZES, LABELS, GEOMETRY, MAGNITUDE], ids=["sizes", "labels", "geometry", "magnitude"]
-)
-@every_loss
-@cells
-def test_degenerate_batches(loss, framework, dtype, battery):
-    _run(battery, loss, framework, dtype)
+BATTERIES = {"sizes": SIZES, "labels": LABELS, "geometry": GEOMETRY, "magnitude": MAGNITUDE}
+
+
+@pytest.mark.parametrize(("loss", "cell", "battery"), met_in_pairs(ONE_EACH, BATTERIES))
+def test_degenerate_batches(loss, cell, battery):
+    _run(battery, loss, *cell)
 
 
 @pytest.mark.slow
@@ -211,13 +211,11 @@ def test_the_verdict_can_be_wrong():
 # ------------------------------------------------------------ bad values
 
 
-@every_loss
-@cells
-@pytest.mark.parametrize("name", BAD)
-def test_bad_values_reach_the_value(loss, framework, dtype, name):
-    x, labels = BAD[name]
+@pytest.mark.parametrize(("loss", "cell", "batch"), met_in_pairs(ONE_EACH, BAD))
+def test_bad_values_reach_the_value(loss, cell, batch):
+    x, labels = batch
     with np.errstate(all="ignore"):
-        value, _ = call(loss, array(x, framework, dtype), _labels(loss, x, labels))
+        value, _ = call(loss, array(x, *cell), _labels(loss, x, labels))
     assert not np.isfinite(float(value))
 
 

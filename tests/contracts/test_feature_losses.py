@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import nearfar as nf
-from cases import CELLS, EPS, LARGEST, OF_FEATURES, SMALLEST, array, plain
+from cases import CELLS, EPS, LARGEST, OF_FEATURES, SMALLEST, array, met_in_pairs, plain
 from families.features import LOOPS, LOSSES, placed
 from nearfar.engine import strips
 
@@ -290,11 +290,13 @@ BATCHES = {
 }
 
 
-@every_loss
-@cells
-@pytest.mark.parametrize("name", BATCHES)
-def test_degenerate_batches(loss, framework, dtype, name):
-    given = [array(v, framework, dtype) for v in views_of(loss, *BATCHES[name])]
+EACH = [pytest.param(v, id=k) for k, v in LOSSES.items()]
+
+
+@pytest.mark.parametrize(("loss", "cell", "batch"), met_in_pairs(EACH, BATCHES))
+def test_degenerate_batches(loss, cell, batch):
+    framework, dtype = cell
+    given = [array(v, framework, dtype) for v in views_of(loss, *batch)]
     rounded = [plain(v) for v in given]
     expected, theirs = looped(loss, *rounded), differentiated(loss, *rounded)
     outside = abs(expected) > LARGEST[dtype]

@@ -234,7 +234,10 @@ LEARNED = [
 ]
 
 
-@pytest.mark.parametrize(("loss", "start", "form"), LEARNED, ids=[str(k) for k in range(len(LEARNED))])
+@pytest.mark.parametrize(
+    ("loss", "start", "form"),
+    [pytest.param(*v, id=str(k), marks=pytest.mark.slow if k % 3 else ()) for k, v in enumerate(LEARNED)],
+)
 def test_learned_hyper_parameters_are_those_of_torch(loss, start, form, batch, wide):
     """Values and gradients of everything, compiled."""
     loss = nf.SupConLoss() if loss is nf.LossSum else loss
@@ -374,15 +377,21 @@ def test_memory_grows_with_the_batch(loss):
     assert dense.memory_analysis().temp_size_in_bytes > 67e6
 
 
-def test_shard_map_is_one_device():
+# Of each function of on_devices.py one; then the others.
+SHARED = ["ignored", "outside", "class weights", "boundaries", "aligned", "untracked"]
+SHARED_TOO = ["supcon", "lifted", "angular", "centres", "angles", "learned", "learned outside", "views"]
+
+
+@pytest.mark.parametrize("names", [SHARED, pytest.param(SHARED_TOO, marks=pytest.mark.slow)], ids=["few", "others"])
+def test_shard_map_is_one_device(names):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
     done = subprocess.run(
-        [sys.executable, str(HERE / "on_devices.py")],
+        [sys.executable, str(HERE / "on_devices.py"), *names],
         capture_output=True, text=True, timeout=240, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout.strip().splitlines()[-1])
-    assert len(errors) == 14
+    assert list(errors) == names
     assert all(isinstance(error, float) and error < 1e-12 for error in errors.values()), errors
 
 

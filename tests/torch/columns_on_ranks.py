@@ -8,6 +8,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 
+import loss_on_ranks
 import torch
 from loss_on_ranks import LOSS, SAMPLE, SPLITS, compare, counted, expect, forms, main, mine, near, rows
 from torch import distributed
@@ -50,12 +51,16 @@ def ring(which):
     expect(len(found) > 5 and all(v > 1e-3 for v in found.values()), "cases without a gradient", found)
 
 
-def shards():
-    """Class weights in even, uneven and empty shards; ignored labels."""
-    found = Counter()
-    for name, loss in CLASSED.items():
-        for counts in SPLITS[distributed.get_world_size()]:
-            for held in CLASSES[distributed.get_world_size()]:
+def shards(which="cases"):
+    """Class weights in even, uneven and empty shards; ignored labels. Of a loss of the sample, each split meets one."""
+    found, held_by = Counter(), CLASSES[distributed.get_world_size()]
+    for k, (name, loss) in enumerate(CLASSED.items()):
+        if which == "sample" and name not in SAMPLE:
+            continue
+        for i, counts in enumerate(SPLITS[distributed.get_world_size()]):
+            for j, held in enumerate(held_by):
+                if which == "sample" and (i + j + k) % len(held_by):
+                    continue
                 x, weights = rows(sum(counts), 1), rows(7, 3)
                 y = torch.arange(len(x)) * 3 % 7
 
@@ -327,4 +332,5 @@ def rest():
 
 
 if __name__ == "__main__":
-    main(globals())
+    # One launch can run what both programs have.
+    main(globals() | {f"loss_on_ranks.{name}": value for name, value in vars(loss_on_ranks).items()})

@@ -140,12 +140,13 @@ def forms(loss, counts):
 
 
 def losses(which):
-    """Value and gradients of the losses, in every form and split."""
+    """Value and gradients of the losses, in every form and split; of the sample, each form in one of two splits."""
     found = Counter()
-    for name, loss in {"sample": SAMPLE, "cases": CASES, "all": ALL_CASES}[which].items():
-        splits_of_world = SPLITS[distributed.get_world_size()]
-        for counts in splits_of_world[1:3] if which == "sample" else splits_of_world:
-            for form, call, arrays, splits in forms(loss, list(counts)):
+    for k, (name, loss) in enumerate({"sample": SAMPLE, "cases": CASES, "all": ALL_CASES}[which].items()):
+        for i, counts in enumerate(SPLITS[distributed.get_world_size()]):
+            for j, (form, call, arrays, splits) in enumerate(forms(loss, list(counts))):
+                if which == "sample" and i != 1 + (j + k) % 2:
+                    continue
 
                 def parts(splits, arrays=arrays):
                     return [slice(None) if s is None else mine(s) for s in splits or [None] * len(arrays)]

@@ -35,8 +35,15 @@ def test_in_the_interpreter():
 class TestCompiled:
     """Triton brings NVIDIA's assembler along, so code for a GPU is made without one; that it runs is not shown."""
 
-    @pytest.mark.parametrize(("arch", "exclude"), [(80, "class"), (90, "self")])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize(
+        ("arch", "exclude", "dtype"),
+        [
+            (80, "class", torch.float32),
+            (90, "self", torch.bfloat16),
+            pytest.param(80, "class", torch.bfloat16, marks=pytest.mark.slow),
+            pytest.param(90, "self", torch.float32, marks=pytest.mark.slow),
+        ],
+    )
     def test_machine_code_fits_the_gpu(self, arch, exclude, dtype, tmp_path, monkeypatch):
         from nearfar.torch import kernels
 

@@ -10,12 +10,12 @@ import torch
 
 import families
 import nearfar as nf
-from cases import CASES, is_logits, labels_for
+from cases import ONE_EACH, is_logits, labels_for
 from nearfar.engine import Strips
 from nearfar.torch import EmbeddingQueue, backward_in_chunks
 from ranks import run_ranks
 
-PAIRWISE = {name: loss for name, loss in CASES.items() if not is_logits(loss, None)}
+every_loss = pytest.mark.parametrize("loss", [case for case in ONE_EACH if not is_logits(case.values[0], None)])
 
 
 def batches(counts, dimension=3, seed=0, dtype=torch.float32):
@@ -117,7 +117,7 @@ def by_mask(loss, x, y, past, past_labels, live=True):
     return value.detach(), leaf.grad
 
 
-@pytest.mark.parametrize("loss", PAIRWISE.values(), ids=PAIRWISE)
+@every_loss
 @pytest.mark.parametrize("live", [True, False], ids=["live", "detached"])
 def test_with_batch_leaves_out_self_and_nothing_else(loss, live, batch, gallery):
     if isinstance(loss, families.LABELS_ONLY):
@@ -135,7 +135,7 @@ def test_with_batch_leaves_out_self_and_nothing_else(loss, live, batch, gallery)
         torch.testing.assert_close(leaf.grad, expected[1], rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("loss", PAIRWISE.values(), ids=PAIRWISE)
+@every_loss
 def test_an_empty_queue_with_the_batch_is_the_batch(loss, batch):
     found = []
     for joined in (True, False):

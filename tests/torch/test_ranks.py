@@ -42,9 +42,17 @@ def torchrun(world, *what, seconds=240, program="loss_on_ranks.py"):
     return json.loads(out.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    "world", [pytest.param(2, marks=slow), pytest.param(1, marks=slow), 3, pytest.param(4, marks=slow)]
-)
+GATHERED = ["losses:sample", "traffic", "models", "rest", "errors"]
+
+
+def test_three_ranks():
+    """Uneven and empty splits, a sample of the tests below in one launch: it starts longer than most of them run."""
+    what = [*(f"loss_on_ranks.{name}" for name in GATHERED), "shards:sample", "learned", "steps"]
+    assert torchrun(3, *what, program="columns_on_ranks.py") == []
+
+
+@slow
+@pytest.mark.parametrize("world", [2, 1, 4])
 def test_ranks_equal_single_process(world):
     """Uneven and empty splits, every form: value to 1e-12 and equal on all ranks, gradients to 1e-12."""
     assert torchrun(world, "losses:sample") == []
@@ -58,14 +66,16 @@ def test_every_loss(world):
     assert torchrun(world, "losses:all", seconds=500) == []
 
 
-@pytest.mark.parametrize("world", [3, pytest.param(1, marks=slow), pytest.param(2, marks=slow)])
+@slow
+@pytest.mark.parametrize("world", [1, 2])
 def test_what_surrounds_a_loss(world):
     """Bytes that travel, errors, a step under DDP, the gradient cache, learned parameters, dtypes, groups."""
     calls = ["traffic", "models", "rest", *(["errors"] if world > 1 else [])]  # one rank agrees with itself
     assert torchrun(world, *calls) == []
 
 
-@pytest.mark.parametrize("world", [pytest.param(2, marks=slow), 3, pytest.param(1, marks=slow)])
+@slow
+@pytest.mark.parametrize("world", [2, 3, 1])
 def test_blocks_equal_single_process(world):
     """References in the ring and class weights in shards, uneven and empty ones: values and gradients to 1e-12."""
     what = ["shards", "learned", "steps", *(["ring:sample"] if world == 2 else [])]

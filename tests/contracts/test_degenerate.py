@@ -15,7 +15,6 @@ import nearfar as nf
 import oracles
 from cases import (
     ALL_CASES,
-    CASES,
     CELLS,
     EPS,
     LARGEST,
@@ -270,10 +269,12 @@ FINE_LABELS = {
     "torch int16": torch.tensor(Y, dtype=torch.int16),
     "torch strided": torch.tensor(np.repeat(Y, 3))[::3],
 }
-EMBEDDING_LOSSES = {k: v for k, v in CASES.items() if not is_logits(v, None)}
+every_loss_of_embeddings = pytest.mark.parametrize(
+    "loss", [case for case in ONE_EACH if not is_logits(case.values[0], None)]
+)
 
 
-@pytest.mark.parametrize("loss", EMBEDDING_LOSSES.values(), ids=EMBEDDING_LOSSES)
+@every_loss_of_embeddings
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
 def test_every_kind_of_label(loss, framework):
     x = array(X, framework, "float64")
@@ -286,12 +287,12 @@ def test_every_kind_of_label(loss, framework):
         assert np.array_equal(plain(other), plain(gradient)), name
 
 
-def test_boolean_labels():
-    for loss in EMBEDDING_LOSSES.values():
-        for framework in ("numpy", "torch"):
-            x = array(X, framework, "float64")
-            assert call(loss, x, Y % 2 == 0)[0] == call(loss, x, 1 - Y % 2)[0]
-        assert call(loss, x, torch.tensor(Y % 2 == 0))[0] == call(loss, x, 1 - Y % 2)[0]
+@every_loss_of_embeddings
+def test_boolean_labels(loss):
+    for framework in ("numpy", "torch"):
+        x = array(X, framework, "float64")
+        assert call(loss, x, Y % 2 == 0)[0] == call(loss, x, 1 - Y % 2)[0]
+    assert call(loss, x, torch.tensor(Y % 2 == 0))[0] == call(loss, x, 1 - Y % 2)[0]
 
 
 @every_loss

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import nearfar as nf
-from cases import CASES, array, call, plain
+from cases import CASES, ONE_EACH, array, call, plain
 from nearfar._arrays import namespace
 from nearfar.engine import Given, Task
 from nearfar.engine.columns import Block, Counts
 from nearfar.engine.rules import parts_of
 from nearfar.torch._learned import with_values
 
-IN_PARTS = {name: loss for name, loss in CASES.items() if parts_of(loss)}
+in_parts = pytest.mark.parametrize("loss", [case for case in ONE_EACH if parts_of(case.values[0])])
 CUTS = [[9], [4, 3, 2], [0, 8, 1], [1] * 9, [0, 9, 0]]
 
 
@@ -66,11 +66,11 @@ def in_blocks(loss, x, labels, r, others, cut, height=None, gradient=True, **opt
     return replace(task, references=source.rows[0], columns=(source,), **options).run(height, gradient), source
 
 
-@pytest.mark.parametrize("name", IN_PARTS)
+@in_parts
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
-def test_blocks_equal_the_whole_table(name, framework):
+def test_blocks_equal_the_whole_table(loss, framework):
     """Value, losses, and gradients of anchors and of the references that lie here."""
-    loss, (_, x, labels, r, others) = IN_PARTS[name], batch(framework)
+    _, x, labels, r, others = batch(framework)
     value, (by_x, by_r) = call(loss, x, labels, r, others, engine="dense")
     assert abs(plain(by_x)).max() > 1e-9
     each = plain(loss.per_anchor(x, labels, references=r, reference_labels=others))
@@ -86,10 +86,10 @@ def test_blocks_equal_the_whole_table(name, framework):
         np.testing.assert_allclose(plain(value_only.per_anchor), each, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", IN_PARTS)
-def test_anchors_among_the_blocks(name):
+@in_parts
+def test_anchors_among_the_blocks(loss):
     """The first block is the anchors themselves: an item never meets itself; the gradient has both its roles."""
-    loss, (xp, x, labels, r, others) = IN_PARTS[name], batch()
+    xp, x, labels, r, others = batch()
     both, same = torch.cat([x, r]), torch.cat([labels, others])
     positive = labels[:, None] == same[None, :]
     apart = torch.ones_like(positive)

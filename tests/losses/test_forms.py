@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -202,8 +204,10 @@ def test_binary_cross_entropy_against_torch():
 # ------------------------------------------------------------ brute-force triplets
 
 
-def _brute_force(loss, x, labels):
-    """Loss and gradient of every (a, p, n) by an honest triple loop, on Euclidean distances."""
+@cache
+def _brute_force(loss, name):
+    """Loss and gradient of every (a, p, n) of a batch by an honest triple loop, on Euclidean distances."""
+    x, labels = BATCHES[name]
     d = np.array(oracles.table(loss, x.tolist()))
     total, count, g = 0.0, 0, np.zeros_like(x)
     for a in range(len(x)):
@@ -242,7 +246,7 @@ def test_all_triplets_are_the_triple_loop(framework, active_only, margin, name):
     """Below and above 16 positives, where the loss counts by search: one set of triplets, to 1e-12."""
     x, labels = BATCHES[name]
     loss = nf.TripletLoss(margin=margin, active_only=active_only)
-    expected, true = _brute_force(loss, x, labels)
+    expected, true = _brute_force(loss, name)
     for engine in ("dense", Strips(7)):
         value, (gradient,) = call(loss, array(x, framework, "float64"), labels, engine=engine)
         assert float(value) == pytest.approx(expected, rel=1e-12)

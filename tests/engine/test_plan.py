@@ -22,11 +22,14 @@ def batch(n, d=64):
         (nf.SupConLoss(), [(8192, 128)], {}, "half tiles of 512", 2.0),
         (nf.ContrastiveLoss(), [(8192, 128)], {}, "half tiles of 512", 1.5),
         (nf.TripletLoss(), [(8192, 128)], {}, "strips of 128", 3.0),
+        (nf.TripletLoss(mining="hard"), [(8192, 128)], {}, "listed pairs, found in strips of 128", 1.0),
+        (nf.TripletLoss(mining="hard"), [(64, 128)], {}, "one block", 2.0),
+        (nf.MultiSimilarityLoss(), [(8192, 128)], {}, "half tiles of 512", 2.0),
         (nf.SupConLoss(), [(64, 128)], {}, "one block", 2.0),
         (nf.SupConLoss(), [(8192, 128)], {"rows": 100}, "strips of 100", 3.0),
         (nf.InfoNCELoss(), [(4096, 128), (4096, 128)], {"both": True}, "half tiles of 512", 4.0),
         (nf.InfoNCELoss(), [(4096, 128), (4096, 128)], {}, "strips of 128", 3.0),
-        (nf.InfoNCELoss(), [(4096, 128), (1000, 128)], {"both": True}, "strips of 524", 6.0),
+        (nf.InfoNCELoss(), [(4096, 128), (1000, 128)], {"both": True}, "strips of 1024", 6.0),
         (nf.InfoNCELoss(), [(64, 128), (64, 128)], {"both": True}, "one block", 3.0),
         (nf.LiftedStructureLoss(), [(8192, 128)], {}, "strips of 128", 4.0),
         (nf.SupConLoss(), [(8192, 128)], {"labels": np.zeros(8192, int)}, "strips of 128", 3.0),
@@ -61,6 +64,7 @@ class Products(TorchDispatchMode):
     [
         nf.SupConLoss(),
         nf.TripletLoss(),
+        nf.TripletLoss(mining="semihard"),
         nf.LiftedStructureLoss(),
         nf.HistogramLoss(),
         nf.QuadrupletLoss(),
@@ -78,7 +82,9 @@ def test_products_are_those_that_are_made(loss, n):
 
 @pytest.mark.parametrize("n", [700, 4096])
 @pytest.mark.parametrize(
-    "loss", [nf.SupConLoss(), nf.InfoNCELoss(), nf.ContrastiveLoss(12.0), nf.NCALoss(100.0)], ids=repr
+    "loss",
+    [nf.SupConLoss(), nf.InfoNCELoss(), nf.ContrastiveLoss(12.0), nf.NCALoss(100.0), nf.TripletLoss(mining="hard")],
+    ids=repr,
 )
 def test_memory_is_about_what_it_says(loss, n):
     x, y = batch(n)

@@ -5,7 +5,9 @@ array-api-compat) and calls the few functions below where the standard has no wo
 """
 
 from nearfar._arrays.arithmetic import (
+    above,
     at_least,
+    beyond,
     exp_pair,
     exp_sum,
     exponential,
@@ -21,6 +23,7 @@ from nearfar._arrays.arithmetic import (
     times,
     to_power,
     where,
+    without,
 )
 from nearfar._arrays.convert import arange, as_like, integers, integers_on_host, narrow, working_copy, zeros
 from nearfar._arrays.kinds import (
@@ -42,6 +45,8 @@ from nearfar._arrays.places import (
     add_columns,
     add_product,
     add_rows,
+    argmax,
+    argmin,
     fill_diagonal,
     fold,
     product_plus_row,
@@ -49,18 +54,23 @@ from nearfar._arrays.places import (
     take_columns,
     tally,
     turned,
+    with_turned,
 )
 
 __all__ = [
     "Array",
     "Namespace",
+    "above",
     "add_column",
     "add_columns",
     "add_product",
     "add_rows",
     "arange",
+    "argmax",
+    "argmin",
     "as_like",
     "at_least",
+    "beyond",
     "compiling",
     "compute_dtype",
     "exp_pair",
@@ -96,6 +106,8 @@ __all__ = [
     "to_power",
     "turned",
     "where",
+    "with_turned",
+    "without",
     "working_copy",
     "zeros",
 ]

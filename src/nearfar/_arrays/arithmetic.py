@@ -19,6 +19,33 @@ def where(xp: Namespace, condition: Array, a: Array, otherwise: float) -> Array:
     return xp.where(condition, a, xp.asarray(otherwise, dtype=a.dtype, device=device_of(a)))
 
 
+def above(xp: Namespace, a: Array, limit: float) -> Array:
+    """1 where ``a`` is greater than a number, else 0, NaN among it; ``a`` may be overwritten."""
+    return xp.greater(a, limit, out=a) if is_torch(a) else xp.astype(a > limit, a.dtype)
+
+
+def beyond(xp: Namespace, a: Array, least: Array) -> Array:
+    """``a`` where it is greater than ``least``, ∞ elsewhere; NaN stays."""
+    if is_jax(a):
+        return where(xp, ~(a <= least), a, float("inf"))
+    # By arithmetic, some five times as fast as a choice: 1 / 1 − 1 or 1 / 0 − 1 is added.
+    added = xp.greater(a, least, out=xp.empty_like(a)) if is_torch(a) else (a > least).astype(a.dtype)
+    added = xp.reciprocal(added, out=added)
+    added -= 1
+    added += a
+    return added
+
+
+def without(xp: Namespace, a: Array, kept: Array) -> Array:
+    """``a`` where ``kept`` is 1, −∞ where it is 0; NaN stays; both are overwritten where the library allows."""
+    if is_jax(a):
+        return where(xp, (kept != 0) | (a != a), a, -float("inf"))
+    kept = xp.reciprocal(kept, out=kept)
+    kept -= 1
+    a -= kept
+    return a
+
+
 def row_max(xp: Namespace, z: Array) -> Array:
     """Largest entry of each row as a column; 0 for a row without a finite or larger entry than −inf."""
     if z.shape[-1] == 0:

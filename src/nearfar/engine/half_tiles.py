@@ -16,7 +16,7 @@ from nearfar.engine.rules import Apart
 from nearfar.engine.sums import Ran, per_term
 from nearfar.measures.base import Prepared
 from nearfar.relations import BoundRelation, Pair
-from nearfar.relations.blocks import Blocks, blocks
+from nearfar.relations.blocks import BLOCK, Blocks, blocks
 
 # Below this many items one strip is as fast.
 LEAST = 1024
@@ -89,8 +89,16 @@ class Tiles:
         return given
 
 
+class HalfTiles:
+    """What half tiles say of themselves."""
+
+    way: ClassVar[str] = f"half tiles of {BLOCK}"
+    # Three tiles.
+    elements: ClassVar[int] = 3 * BLOCK**2
+
+
 @dataclass
-class ApartTiles:
+class ApartTiles(HalfTiles):
     """A sum over pairs in one pass: 1.5 products of the table's size, half of one where no negative is in reach."""
 
     xp: Namespace

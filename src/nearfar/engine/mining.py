@@ -1,17 +1,17 @@
-"""Mining on half tiles: which pairs of a tile its rows leave out, and which its columns."""
+"""Mining on half tiles: which pairs of a tile its rows keep, and which its columns."""
 
 from __future__ import annotations
 
 import math
 from typing import TypeAlias
 
-from nearfar._arrays import Array, Namespace, where
+from nearfar._arrays import Array, Namespace, without
 from nearfar.engine.half_tiles import Tiles
 from nearfar.engine.rules import Mined
 from nearfar.relations import Pair
 
-Easy: TypeAlias = tuple[Array, Array]
-"""Which pairs of a tile its rows leave out, and which its columns."""
+Kept: TypeAlias = tuple[Array, Array]
+"""1 for the pairs of a tile that its rows keep, and that its columns keep, else 0."""
 
 
 class Mining:
@@ -35,21 +35,20 @@ class Mining:
         self.most[rows] = xp.maximum(self.most[rows], xp.max(values, axis=1))
         self.most[columns] = xp.maximum(self.most[columns], xp.max(values, axis=0))
 
-    def easy(self, values: Array, rows: slice, columns: slice) -> Easy | None:
-        """Which pairs the rows leave out, and which the columns; None where both leave out all."""
-        xp, loss = self.xp, self.loss
-        top = xp.max(values)
-        if bool(xp.all(loss.easy(xp, top, self.least[rows]))) and bool(xp.all(loss.easy(xp, top, self.least[columns]))):
+    def kept(self, values: Array, rows: slice, columns: slice) -> Kept | None:
+        """What rows and columns keep; None where both leave out all."""
+        xp, loss, top = self.xp, self.loss, self.xp.max(values)
+        if not any(bool(xp.any(loss.counts(xp, top, self.least[part]) != 0)) for part in (rows, columns)):
             return None
-        return loss.easy(xp, values, self.least[rows, None]), loss.easy(xp, values, self.least[None, columns])
+        return loss.counts(xp, values, self.least[rows, None]), loss.counts(xp, values, self.least[None, columns])
 
     def none_left(self) -> Array:
         """Which anchors leave out every negative."""
-        return self.loss.easy(self.xp, self.most, self.least)
+        return self.loss.counts(self.xp, self.most, self.least) == 0
 
-    def kept(self, part: slice, positive: Array, values: Array, pair: Pair) -> tuple[Array, Array]:
+    def hard(self, part: slice, positive: Array, values: Array, pair: Pair) -> tuple[Array, Array]:
         """Positives and negatives of a diagonal block that are not easy, the others as far as can be."""
         return self.loss.hard(self.xp, positive, self.most[part, None], pair), self._without_easy(part, values)
 
     def _without_easy(self, part: slice, values: Array) -> Array:
-        return where(self.xp, ~self.loss.easy(self.xp, values, self.least[part, None]), values, -math.inf)
+        return without(self.xp, values, self.loss.counts(self.xp, values, self.least[part, None]))

@@ -12,7 +12,6 @@ from nearfar.engine.passes import Passes
 from nearfar.engine.rules import Rule
 from nearfar.engine.strips import passes_of, tall
 from nearfar.relations import Aligned, Labels
-from nearfar.relations.blocks import BLOCK
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def explain(
     executor = None if rows is not None else _executor(loss, (n, m, d), references is None, labels, both)
     if executor is not None:
         side = 4 * d * (n if references is None else n + m)
-        # Sorted rows, unit rows, two gradients; three tiles of temporaries.
-        return Plan(f"half tiles of {BLOCK}", executor.units, (4 * side + 12 * BLOCK**2) / 1e6)
+        # Sorted rows, unit rows, two gradients.
+        return Plan(executor.way, executor.units, (4 * side + 4 * executor.elements) / 1e6)
     height = min(rows or tall(m), n)
     side = 4 * d * (n if references is None else n + m)
     way = f"strips of {height}" if height < n else "one block"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from nearfar._arrays import Array, Namespace, times, where, zeros
-from nearfar.engine.half_tiles import Tiles
+from nearfar.engine.half_tiles import LEAST, HalfTiles, Tiles
 from nearfar.engine.mining import Mining
 from nearfar.engine.rules import Mined, Pooled, felt
 from nearfar.engine.sums import Ran
@@ -22,12 +22,9 @@ from nearfar.measures.base import Prepared, Table
 from nearfar.relations import BoundRelation
 from nearfar.relations.blocks import Blocks, blocks
 
-# Below this many items one pass over strips is as fast as two over half tiles.
-LEAST = 2048
-
 
 @dataclass
-class PooledTiles:
+class PooledTiles(HalfTiles):
     """A pooled loss on blocks; ``right`` is None for a batch against itself."""
 
     xp: Namespace
@@ -50,14 +47,14 @@ class PooledTiles:
         scaled, within = (None, math.inf) if mining is not None else self._scaled(tiles, sums.unit)
         negatives, met = self._begin(tiles, sums, mining), []
         for rows, columns in tiles.outside():
-            table, easy = self._outside(tiles, scaled, rows, columns), None
+            table, kept = self._outside(tiles, scaled, rows, columns), None
             if mining is not None:
                 mining.see(table.values, rows, columns)
-                easy = mining.easy(table.values, rows, columns)
-                if easy is None:
+                kept = mining.kept(table.values, rows, columns)
+                if kept is None:
                     continue
             met.append((rows, columns))
-            sums.add(self._exponents(table, sums, scaled is not None)[0], rows, columns, within, easy)
+            sums.add(self._exponents(table, sums, scaled is not None)[0], rows, columns, within, kept)
         if mining is not None:
             negatives[mining.none_left()] = 0.0
         if not sums.kept(dtype, negatives):
@@ -96,15 +93,13 @@ class PooledTiles:
         xp, measure = self.xp, self.loss.measure
         for rows, columns in met:
             table = self._outside(tiles, scaled, rows, columns)
-            easy = None if mining is None else mining.easy(table.values, rows, columns)
+            kept = None if mining is None else mining.kept(table.values, rows, columns)
             z, slope = self._exponents(table, sums, scaled is not None)
             left, below = factors[0][rows, None], factors[0 if self.right is None else 1][None, columns]
             if isinstance(slope, int | float) or slope.ndim == 0:
                 left, below, slope = left * slope, below * slope, None
             weight = sums.weights(z)
-            if easy is not None:
-                left, below = (where(xp, ~out, factor, 0.0) for out, factor in zip(easy, (left, below), strict=True))
-            weight *= left + below
+            weight *= left + below if kept is None else kept[0] * left + kept[1] * below
             if slope is not None:
                 weight *= slope
             measure.pull(xp, table, weight, tiles.sides(rows, columns), tiles.places(rows, columns))
@@ -151,7 +146,7 @@ class PooledTiles:
         values = table.own(xp, loss.measure)
         positive = pair.take(values)
         if mining is not None:
-            positive, values = mining.kept(part, positive, values, pair)
+            positive, values = mining.hard(part, positive, values, pair)
         questions = 1 if self.right is None else 2
         by_positive: Array | float = 0.0
         for k in range(questions):

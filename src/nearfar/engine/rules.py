@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
-from nearfar._arrays import Array, Namespace, at_least, exp_sum, row_max, times, where
+from nearfar._arrays import Array, Namespace, at_least, exp_sum, row_max, times, where, without
 from nearfar.engine.sums import Ran
 from nearfar.measures import Measure
 from nearfar.measures.base import Prepared
@@ -24,6 +24,16 @@ class Executor(Protocol):
     @property
     def units(self) -> float:
         """Matrix products of the table's size that it takes."""
+        ...
+
+    @property
+    def way(self) -> str:
+        """In words, for :func:`nearfar.engine.explain`."""
+        ...
+
+    @property
+    def elements(self) -> int:
+        """Of its temporaries."""
         ...
 
     def run(self, gradient: bool, upstream: Array | None) -> Ran | None:
@@ -84,8 +94,8 @@ class Mined(Pooled, Protocol):
         """What an anchor's negatives are compared with, a column; ∞ where all of them are easy."""
         ...
 
-    def easy(self, xp: Namespace, s: Array, least: Array) -> Array:
-        """Which negatives at measure ``s`` are left out."""
+    def counts(self, xp: Namespace, s: Array, least: Array) -> Array:
+        """1 for negatives at measure ``s``, 0 for those that are left out; a float array, as of NaN."""
         ...
 
     def hard(self, xp: Namespace, positive: Array, most: Array, pair: Pair) -> Array:
@@ -164,8 +174,8 @@ def mined(loss: Mined, xp: Namespace, positive: Array, s: Array, pair: Pair) -> 
     """Positives and negatives that mining keeps, the others as far on their own side as can be; overwrites ``s``."""
     s = pair.negatives(s, -INF)
     most = where(xp, xp.any(s != -INF, axis=1, keepdims=True), row_max(xp, s), -INF)
-    easy = loss.easy(xp, s, loss.least(xp, positive, pair))
-    return loss.hard(xp, positive, most, pair), where(xp, ~easy, s, -INF)
+    kept = loss.counts(xp, s, loss.least(xp, positive, pair))
+    return loss.hard(xp, positive, most, pair), without(xp, s, kept)
 
 
 def parts_of(loss: Rule) -> str | None:

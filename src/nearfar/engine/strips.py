@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 Sides: TypeAlias = tuple[Prepared, Prepared]
 
 # A strip and its few temporaries stay near the caches of a core with STRIP elements; with fewer rows than TALL the
-# matrix products slow down, so it grows up to LARGEST for them.
-STRIP, TALL, LARGEST = 1 << 19, 128, 1 << 21
+# matrix products slow down, so it grows up to LARGEST for them. A square of WHOLE is one block, which saves a product.
+STRIP, TALL, WHOLE, LARGEST = 1 << 19, 128, 1 << 10, 1 << 21
 
 
 def tall(references: int) -> int:
     """How many anchors a strip against so many references takes."""
     count = max(references, 1)
-    return max(16, min(max(TALL, STRIP // count), LARGEST // count))
+    least = WHOLE if count <= WHOLE else TALL
+    return max(16, min(max(least, STRIP // count), LARGEST // count))
 
 
 def strips_ran(

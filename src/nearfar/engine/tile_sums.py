@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from nearfar._arrays import Array, Namespace, exponential_base, to_power, where, zeros
-from nearfar.engine.mining import Easy
+from nearfar.engine.mining import Kept
 
 # Exponents this far above the shift leave room for the sum of any number of them in float32.
 HIGHEST = 60.0
@@ -32,7 +32,7 @@ class Sums:
         return z
 
     def add(
-        self, z: Array, rows: slice, columns: slice | None, within: float = math.inf, easy: Easy | None = None
+        self, z: Array, rows: slice, columns: slice | None, within: float = math.inf, kept: Kept | None = None
     ) -> None:
         """Add a tile of exponents, which is overwritten; none lies farther ``within`` from 0 than that."""
         xp = self.xp
@@ -47,10 +47,10 @@ class Sums:
         z = to_power(xp, z)
         # Through views: ``sums[rows] += …`` would write each share twice.
         share = self.rows[rows]
-        share += xp.sum(z if easy is None else where(xp, ~easy[0], z, 0.0), axis=1)
+        share += xp.sum(z if kept is None else kept[0] * z, axis=1)
         if columns is not None:
             share = self.columns[columns]
-            share += xp.sum(z if easy is None else where(xp, ~easy[1], z, 0.0), axis=0)
+            share += xp.sum(z if kept is None else kept[1] * z, axis=0)
 
     def _shift_for(self, top: float) -> None:
         if not self.begun and top < -self.highest:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-from nearfar._arrays import Array, Namespace, row_max, sigmoid, softplus, times, where
+from nearfar._arrays import Array, Namespace, above, row_max, sigmoid, softplus, times, where
 from nearfar._errors import InputError
 from nearfar.engine.pooled_tiles import PooledTiles, pooled_tiles
 from nearfar.engine.rules import pooled
@@ -122,9 +122,9 @@ class MultiSimilarityLoss(PairLoss):
         least = -row_max(xp, where(xp, pair.weight > 0, -positive, -INF))
         return where(xp, pair.positive_count > 0, least, INF)
 
-    def easy(self, xp: Namespace, s: Array, least: Array) -> Array:
-        """Less similar by ε; the difference first, so that a tie stays a tie beside values that would swallow ε."""
-        return s - least <= -cast("float", self.epsilon)
+    def counts(self, xp: Namespace, s: Array, least: Array) -> Array:
+        """Not less similar by ε; the difference first, so that a tie stays a tie beside values that would swallow ε."""
+        return above(xp, s - least, -cast("float", self.epsilon))
 
     def hard(self, xp: Namespace, positive: Array, most: Array, pair: Pair) -> Array:
         """Not more similar by ε than the most similar negative; beside none every positive is easy."""

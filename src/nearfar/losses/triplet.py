@@ -10,7 +10,11 @@ import numpy as np
 from nearfar._arrays import (
     Array,
     Namespace,
+    add_column,
     add_columns,
+    argmax,
+    argmin,
+    beyond,
     fold,
     relu,
     sigmoid,
@@ -23,11 +27,13 @@ from nearfar._arrays import (
 )
 from nearfar._errors import InputError
 from nearfar.engine import Engine, Given, Task
+from nearfar.engine.picked import PickedPairs, Picks, picked_pairs
 from nearfar.losses.base import PairLoss
 from nearfar.losses.inputs import expect_alike
 from nearfar.losses.triplet_sums import triplet_sums
 from nearfar.measures import Distance, Euclidean
-from nearfar.relations import Pair, Relation, Rows
+from nearfar.measures.base import Prepared
+from nearfar.relations import BoundRelation, Pair, Relation, Rows
 
 INF = float("inf")
 MININGS = ("all", "hard", "semihard", "easy", "easy-semihard")
@@ -99,15 +105,19 @@ class TripletLoss(PairLoss):
         """Sum of each anchor's triplets."""
         if self.swap:
             return self._swapped(xp, s)
-        if self.mining == "semihard":
-            return self._semihard(xp, s, pair)
         if self.mining != "all":
-            return self._one_each(xp, s, pair)
+            picks, weight = self.pick(xp, s, pair), xp.zeros_like(s)
+            weight = add_columns(weight, picks.near, picks.slope)
+            return picks.losses, add_columns(weight, picks.far, -picks.slope)
         near = where(xp, pair.weight > 0, pair.take(s), -INF)
         far = pair.negatives(s, INF)
         loss, push, pull = triplet_sums(xp, near, pair.weight, far, pair, self.margin, self.soft)
         push *= -1
         return loss, pair.add(push, pull)
+
+    def executor(self, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]) -> PickedPairs | None:
+        """Of mined triplets, whose gradient has a list of pairs for each anchor."""
+        return None if self.mining == "all" else picked_pairs(self, xp, bound, sides)
 
     def terms(self, xp: Namespace, pair: Pair, weight: Array) -> Array:
         """Each selected triplet is a term."""
@@ -124,6 +134,13 @@ class TripletLoss(PairLoss):
             return positives * negatives
         exists = xp.astype(negatives > 0, weight.dtype)
         return exists * (positives if self.mining == "semihard" else xp.astype(positives > 0, weight.dtype))
+
+    def picked_terms(self, xp: Namespace, pair: Pair, slope: Array) -> Array:
+        """As :meth:`terms`, of picked triplets."""
+        if not self.active_only:
+            return self.terms(xp, pair, pair.weight)
+        both = (pair.positive_count > 0) & (pair.negative_count > 0)
+        return xp.sum(where(xp, both, slope, 0.0), axis=1)
 
     def triplets(
         self, anchor: Array, positive: Array, negative: Array, *, engine: Engine = "auto", group: Any = None
@@ -159,42 +176,41 @@ class TripletLoss(PairLoss):
         value = relu(xp, difference)
         return value, step(xp, xp.asarray(value, copy=True))
 
-    def _one_each(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
-        """One positive and one negative an anchor."""
+    def pick(self, xp: Namespace, d: Array, pair: Pair) -> Picks:
+        """The triplets that mining selects; overwrites ``d``."""
         if pair.index.shape[1] == 0:
-            return xp.sum(pair.weight, axis=1), xp.zeros_like(d)
+            return Picks(xp.sum(pair.weight, axis=1), pair.index, pair.index, pair.weight)
+        return self._semihard(xp, d, pair) if self.mining == "semihard" else self._one_each(xp, d, pair)
+
+    def _one_each(self, xp: Namespace, d: Array, pair: Pair) -> Picks:
+        """One positive and one negative an anchor."""
         easy = self.mining != "hard"
         inside = where(xp, pair.weight > 0, pair.take(d), INF if easy else -INF)
-        place = (xp.argmin if easy else xp.argmax)(inside, axis=1)[:, None]
-        positive, column = take_columns(xp, inside, place), take_columns(xp, pair.index, place)
+        place = (argmin if easy else argmax)(xp, inside)
+        positive, near = take_columns(xp, inside, place), take_columns(xp, pair.index, place)
         if self.mining == "easy-semihard":
-            other, found = Beyond(xp, d, pair).of(positive)
+            far, found = Beyond(xp, d, pair).of(positive)
         else:
             outside = pair.negatives(d, INF)
-            other = xp.argmin(outside, axis=1)[:, None]
-            found = take_columns(xp, outside, other)
+            far = argmin(xp, outside)
+            found = take_columns(xp, outside, far)
         loss, slope = self._one(xp, positive - found)
-        weight = add_columns(xp.zeros_like(d), column, slope)
-        return loss, add_columns(weight, other, -slope)
+        return Picks(loss, near, far, slope)
 
-    def _semihard(self, xp: Namespace, d: Array, pair: Pair) -> tuple[Array, Array]:
-        weight, loss = xp.zeros_like(d), zeros(xp, (d.shape[0], 1), d)
-        positives = pair.take(d)
-        if pair.index.shape[1] == 0:
-            return loss, weight
-        beyond = Beyond(xp, d, pair)
+    def _semihard(self, xp: Namespace, d: Array, pair: Pair) -> Picks:
+        positives, others = pair.take(d), Beyond(xp, d, pair)
 
-        def one(r: Any, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-            loss, weight = sums
-            column, counted, positive = pair.index[:, r, None], pair.weight[:, r, None], positives[:, r, None]
-            other, found = beyond.of(positive)
+        def one(r: Any, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            loss, far, slopes = sums
+            counted, positive = pair.weight[:, r, None], positives[:, r, None]
+            other, found = others.of(positive)
             value, slope = self._one(xp, positive - found)
             loss += times(xp, counted, value)
-            slope = times(xp, counted, slope)
-            weight = add_columns(weight, column, slope)
-            return loss, add_columns(weight, other, -slope)
+            return loss, add_column(far, r, other[:, 0]), add_column(slopes, r, times(xp, counted, slope)[:, 0])
 
-        return fold(xp, pair.index.shape[1], one, (loss, weight))
+        start = zeros(xp, (d.shape[0], 1), d), xp.zeros_like(pair.index), zeros(xp, pair.index.shape, d)
+        loss, far, slope = fold(xp, pair.index.shape[1], one, start)
+        return Picks(loss, pair.index, far, slope)
 
     def _swapped(self, xp: Namespace, d: Array) -> tuple[Array, Array]:
         """Half of each triplet's loss at each of its two rows, as :func:`stacked_pairs` lays them out."""
@@ -219,16 +235,16 @@ class Beyond:
 
     def __init__(self, xp: Namespace, d: Array, pair: Pair) -> None:
         self.xp = xp
-        self.farthest = xp.argmax(pair.negatives(d, -INF), axis=1)[:, None]
+        self.farthest = argmax(xp, pair.negatives(d, -INF))
         self.last = take_columns(xp, d, self.farthest)
         self.outside = pair.negatives(d, INF)
 
     def of(self, least: Array) -> tuple[Array, Array]:
         """Its column and its distance."""
         xp = self.xp
-        beyond = where(xp, ~(self.outside <= least), self.outside, INF)
-        nearest = xp.argmin(beyond, axis=1)[:, None]
-        found = take_columns(xp, beyond, nearest)
+        farther = beyond(xp, self.outside, least)
+        nearest = argmin(xp, farther)
+        found = take_columns(xp, farther, nearest)
         none = found == INF
         return xp.where(none, self.farthest, nearest), xp.where(none, self.last, found)
 

@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 from nearfar._arrays import Array, Namespace, extremes, limits, on_host, power_of_two, row_max, where, zeros
 from nearfar._errors import InputError
 
+# Elements of a temporary of gathered differences: 1 M values keep it inside the cache of a core.
+GATHERED = 1 << 20
+
 
 @dataclass
 class Prepared:
@@ -123,6 +126,8 @@ class Measure:
     centres: ClassVar[bool] = False
     # Whether ``pull`` reads the table again, which a loss may overwrite.
     reads_table: ClassVar[bool] = False
+    # Whether gradients of listed pairs have a way of their own, ``pull_pairs``.
+    lists: ClassVar[bool] = False
 
     def prepare(self, xp: Namespace, x: Array, centre: Array | None) -> Prepared:
         """Rows as they enter the table; ``centre`` is taken off where the measure allows it."""
@@ -147,6 +152,17 @@ class Measure:
         self, xp: Namespace, table: Table, weight: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]
     ) -> None:
         """Add the gradients of both sides' rows for the pair weights ∂loss/∂measure to ``into``; overwrites them."""
+        raise NotImplementedError
+
+    def pull_pairs(
+        self,
+        xp: Namespace,
+        pairs: tuple[Array, Array],
+        weight: Array,
+        sides: tuple[Prepared, Prepared],
+        into: tuple[Array, Array],
+    ) -> None:
+        """The same for listed pairs only, places of anchors and of references; of the measures that ``lists`` says."""
         raise NotImplementedError
 
     def rows(self, xp: Namespace, a: Array, b: Array) -> Array:

@@ -16,17 +16,16 @@ from nearfar._arrays import (
     product_plus_row,
     relu,
     where,
+    with_turned,
     zeros,
 )
-from nearfar.measures.base import Distance, Near, Prepared, Table, normalise, unit_difference, unnormalise
+from nearfar.measures.base import GATHERED, Distance, Near, Prepared, Table, normalise, unit_difference, unnormalise
 
 # A squared distance below this share of the squared norms comes out of the matrix product with a relative error
 # above eps / (2 · 0.05), some ten units in the last place: it is computed again from the difference itself.
 NEAR = 0.05
 # Squared length below which the difference of two unit rows has lost more than some 30 units in its last place.
 CLOSE = 1e-3
-# Elements of a temporary of gathered differences: 1 M values keep it inside the cache of a core.
-GATHERED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Euclidean(Distance):
 
     centres: ClassVar[bool] = True
     reads_table: ClassVar[bool] = True
+    lists: ClassVar[bool] = True
 
     def prepare(self, xp: Namespace, x: Array, centre: Array | None) -> Prepared:
         """Rows relative to the centre, whose norms are as small as a shift can make them."""
@@ -134,32 +134,37 @@ class Euclidean(Distance):
         """Two matrix products for the far pairs, one where both sides are the same; differences for the near ones."""
         (a, b), (left, right), near = sides, into, table.near
         if near is not None:
-            self._pull_near(xp, near, weight[near.anchor, near.reference], sides, into)
+            self.pull_pairs(xp, (near.anchor, near.reference), weight[near.anchor, near.reference], sides, into)
         radial, factor = self._radial(table.values, weight)
         if table.at is not None:
             radial = fill_diagonal(xp, radial, table.at, 0.0)
         if near is not None:
             radial[near.anchor, near.reference] = 0.0
         if a is b:
-            radial = radial + radial.T
+            radial = with_turned(xp, radial)
         left += factor * xp.sum(radial, axis=1)[:, None] * a.rows
         add_product(xp, left, radial, b.rows, -factor)
         if a is not b:
             right += factor * xp.sum(radial, axis=0)[:, None] * b.rows
             add_product(xp, right, radial.T, a.rows, -factor)
 
-    def _pull_near(
-        self, xp: Namespace, near: Near, beside: Array, sides: tuple[Prepared, Prepared], into: tuple[Array, Array]
+    def pull_pairs(
+        self,
+        xp: Namespace,
+        pairs: tuple[Array, Array],
+        weight: Array,
+        sides: tuple[Prepared, Prepared],
+        into: tuple[Array, Array],
     ) -> None:
-        """Along the differences of the near pairs, ``beside`` their weights."""
-        (a, b), felt = sides, beside != 0
-        anchor, reference, beside = near.anchor[felt], near.reference[felt], beside[felt]
+        """Along the differences of the pairs."""
+        (a, b), felt = sides, weight != 0
+        anchor, reference, weight = pairs[0][felt], pairs[1][felt], weight[felt]
         step = max(1, GATHERED // a.given.shape[1])
         for k in range(0, anchor.shape[0], step):
             part = slice(k, k + step)
             i, j = anchor[part], reference[part]
             unit, length = normalise(xp, self._difference(xp, a, b, i, j))
-            force = unit * self._force(beside[part][:, None], length)
+            force = unit * self._force(weight[part][:, None], length)
             add_rows(into[0], i, force)
             add_rows(into[1], j, -force)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from nearfar._arrays import Array, Namespace, zeros
-from nearfar.measures.base import Distance, Prepared, Table
+from nearfar._arrays import Array, Namespace, add_rows, times, zeros
+from nearfar.measures.base import GATHERED, Distance, Prepared, Table
 
 
 @dataclass(frozen=True)
 class Manhattan(Distance):
     r"""Manhattan distance :math:`\sum_k |x_k - y_k|`; a coordinate in which both agree has gradient 0."""
+
+    lists: ClassVar[bool] = True
 
     def table(self, xp: Namespace, a: Prepared, b: Prepared, at: int | None = None) -> Table:
         """One pass over the strip for each feature."""
@@ -28,6 +31,23 @@ class Manhattan(Distance):
             signed = weight * xp.sign(a.rows[:, k, None] - b.rows[None, :, k])
             into[0][:, k] += xp.sum(signed, axis=1)
             into[1][:, k] -= xp.sum(signed, axis=0)
+
+    def pull_pairs(
+        self,
+        xp: Namespace,
+        pairs: tuple[Array, Array],
+        weight: Array,
+        sides: tuple[Prepared, Prepared],
+        into: tuple[Array, Array],
+    ) -> None:
+        """Along the signs of the differences."""
+        (a, b), (anchor, reference) = sides, pairs
+        step = max(1, GATHERED // a.rows.shape[1])
+        for k in range(0, anchor.shape[0], step):
+            i, j = anchor[k : k + step], reference[k : k + step]
+            force = times(xp, weight[k : k + step, None], xp.sign(a.rows[i] - b.rows[j]))
+            add_rows(into[0], i, force)
+            add_rows(into[1], j, -force)
 
     def rows(self, xp: Namespace, a: Array, b: Array) -> Array:
         """Sum of absolute differences."""

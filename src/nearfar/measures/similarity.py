@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nearfar._arrays import Array, Namespace, add_product, zeros
+from nearfar._arrays import Array, Namespace, add_product, with_turned, zeros
 from nearfar.measures.base import Prepared, Similarity, Table, normalise, unnormalise
 
 
@@ -22,7 +22,7 @@ class Dot(Similarity):
         """Two matrix products; one where both sides are the same."""
         a, b = sides
         if a is b:
-            add_product(xp, into[0], weight + weight.T, b.rows)
+            add_product(xp, into[0], with_turned(xp, weight), b.rows)
             return
         add_product(xp, into[0], weight, b.rows)
         add_product(xp, into[1], weight.T, a.rows)

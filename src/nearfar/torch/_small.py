@@ -17,7 +17,7 @@ from nearfar.engine.moments import with_values
 from nearfar.relations import Aligned, Classes, Labels, Mask, Rows
 
 # Pairs of the table, and numbers of both batches, up to which calls take more time than elements.
-PAIRS, NUMBERS = 1 << 16, 1 << 18
+PAIRS, NUMBERS = 1 << 17, 1 << 18
 RELATIONS = (Labels, Aligned, Mask, Rows, Classes)
 
 

@@ -11,6 +11,7 @@ import torch
 
 import nearfar as nf
 from cases import EPS, array, call, plain
+from nearfar._arrays import namespace, turned
 from nearfar.engine import Strips, Task, height
 from nearfar.engine.strips import LARGEST, STRIP, TALL, tall
 
@@ -126,6 +127,16 @@ def test_threads_change_no_bit_in_numpy_and_little_in_torch():
     finally:
         torch.set_num_threads(before)
     assert values[0] == pytest.approx(values[1], rel=4 * EPS["float32"])
+
+
+@pytest.mark.parametrize("framework", [np.ones, torch.ones], ids=["numpy", "torch"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (3, 1), (2, 3)])
+def test_a_turned_table_has_memory_of_its_own(framework, shape):
+    """Both questions of two batches overwrite theirs; torch's ``contiguous`` shares the memory of a single row."""
+    table = framework(shape)
+    other = turned(namespace(embeddings=table), table)
+    table *= 2
+    assert (other == 1).all()
 
 
 def test_no_grad_and_inference_mode():

@@ -72,6 +72,14 @@ def fold(xp: Namespace, count: int, body: Callable[[Any, Carry], Carry], carry: 
     return carry
 
 
+def put_block(a: Array, start: int, values: Array) -> Array:
+    """``a[:, start : start + k] = values`` of k columns; ``a`` is changed where the library allows."""
+    if is_jax(a):
+        return a.at[:, start : start + values.shape[1]].set(values)
+    a[:, start : start + values.shape[1]] = values
+    return a
+
+
 def put_columns(a: Array, index: Array, values: Array | float) -> Array:
     """``a[i, index[i, k]] = values[i, k]``; ``a`` is changed where the library allows."""
     if is_torch(a):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nearfar._arrays import Array, add_rows, exp_sum, exponential, times, where, zeros
-from nearfar.engine.passes import Passes
+from nearfar.engine.passes import Lists, Passes
 from nearfar.engine.sums import per_term
 
 INF = float("inf")
@@ -36,10 +36,9 @@ class TwoPasses(Passes):
         count = pools.rows.shape[0]
         losses, terms = zeros(xp, (count,), self.a.rows), zeros(xp, (count,), self.a.rows, xp.float64)
         by_rows, by_columns = zeros(xp, (count,), self.a.rows), zeros(xp, (self.b.rows.shape[0],), self.a.rows)
-        pulls = []
-        for start, stop, positive in lists:
-            part = self.part(start, stop)
-            pair = self.bound.strip(start, stop)
+        for start, stop in self.strips():
+            part, pair = self.part(start, stop), self.bound.strip(start, stop)
+            positive = lists.of(part, pair)
             others = pools.columns[pair.index]
             value, by_own, by_others, by_positive = loss.couple(xp, positive, pools.rows[part, None], others, pair)
             terms[part] = xp.reshape(xp.astype(loss.terms(xp, pair, pair.weight), xp.float64), (-1,))
@@ -49,21 +48,21 @@ class TwoPasses(Passes):
             losses[part] = where(xp, terms[part] > 0, xp.reshape(value, (-1,)), 0.0)
             by_rows[part] = times(xp, share, by_own)[:, 0]
             add_rows(by_columns, xp.reshape(pair.index, (-1,)), xp.reshape(times(xp, share, by_others), (-1,)))
-            pulls.append(times(xp, share, by_positive))
+            lists.put(part, times(xp, share, by_positive))
         if gradient:
             if self.peers is not None:
                 by_columns = self.peers.total(by_columns)
-            self._second(pools, lists, (by_rows, by_columns, pulls), into)
+            self._second(pools, lists, (by_rows, by_columns), into)
         return losses, terms
 
-    def _first(self) -> tuple[Pools, list[tuple[int, int, Array]]]:
-        xp, lists = self.xp, []
+    def _first(self) -> tuple[Pools, Lists]:
+        xp, lists = self.xp, Lists(self.xp, self.own.stop - self.own.start, self.a.rows)
         rows = zeros(xp, (self.own.stop - self.own.start,), self.a.rows)
         top = xp.full((self.b.rows.shape[0],), -INF, dtype=rows.dtype, device=rows.device)
         sums = zeros(xp, top.shape, rows, xp.float64)
         for start, stop in self.strips():
             pair, values = self.bound.strip(start, stop), self.table(start, stop).own(xp, self.loss.measure)
-            lists.append((start, stop, pair.take(values)))
+            lists.put(self.part(start, stop), pair.take(values))
             z = pair.negative_logits(self.loss.exponent(xp, values)[0])
             higher = xp.maximum(top, xp.max(z, axis=0))
             safe = where(xp, higher != -INF, higher, 0.0)
@@ -71,6 +70,7 @@ class TwoPasses(Passes):
             sums += xp.astype(xp.sum(xp.exp(z - safe[None, :]), axis=0), xp.float64)
             top = higher
             rows[self.part(start, stop)] = exp_sum(xp, z)[0][:, 0]
+            del values, z  # before the next strip is made
         if self.peers is not None:
             higher = self.peers.largest(top)
             safe = where(xp, higher != -INF, higher, 0.0)
@@ -79,16 +79,10 @@ class TwoPasses(Passes):
         columns = where(xp, found, xp.astype(xp.log(where(xp, found, sums, 1.0)), top.dtype) + top, -INF)
         return Pools(rows, xp.where(top == top, columns, top)), lists
 
-    def _second(
-        self,
-        pools: Pools,
-        lists: list[tuple[int, int, Array]],
-        found: tuple[Array, Array, list[Array]],
-        into: tuple[Array, Array],
-    ) -> None:
-        xp, measure, (by_rows, by_columns, pulls) = self.xp, self.loss.measure, found
+    def _second(self, pools: Pools, pulls: Lists, found: tuple[Array, Array], into: tuple[Array, Array]) -> None:
+        xp, measure, (by_rows, by_columns) = self.xp, self.loss.measure, found
         columns = where(xp, pools.columns != -INF, pools.columns, 0.0)
-        for (start, stop, _), by_positive in zip(lists, pulls, strict=True):
+        for start, stop in self.strips():
             part, table = self.part(start, stop), self.table(start, stop)
             pair = self.bound.strip(start, stop)
             z, slope = self.loss.exponent(xp, table.own(xp, measure))
@@ -97,5 +91,8 @@ class TwoPasses(Passes):
             weight = xp.exp(z - where(xp, pool != -INF, pool, 0.0)) * by_rows[part, None]
             z -= columns[None, :]
             weight += exponential(xp, z) * by_columns[None, :]
-            weight = pair.add(times(xp, weight, slope) if not isinstance(slope, float) else weight * slope, by_positive)
+            weight = pair.add(
+                times(xp, weight, slope) if not isinstance(slope, float) else weight * slope, pulls.of(part, pair)
+            )
             self.pull(table, weight, start, stop, into)
+            del table, z, weight

@@ -5,9 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace
+from nearfar._arrays import Array, Namespace, zeros
 from nearfar.engine.peers import Peers
 from nearfar.measures.base import Measure, Prepared, Table
+from nearfar.relations import Pair
+
+
+class Lists:
+    """The listed positives of all own anchors, strip after strip, in one array.
+
+    Strips allocate and free large blocks; a small one that stays after each would leave holes that none fits into.
+    """
+
+    def __init__(self, xp: Namespace, count: int, like: Array) -> None:
+        self.xp, self.values = xp, zeros(xp, (count, 0), like)
+
+    def put(self, part: slice, values: Array) -> None:
+        """Keep those of a strip, whose list may be longer than any before."""
+        xp, more = self.xp, values.shape[1] - self.values.shape[1]
+        if more > 0:
+            wider = zeros(xp, (self.values.shape[0], more), self.values)
+            self.values = xp.concat([self.values, wider], axis=1)
+        self.values[part, : values.shape[1]] = values
+
+    def of(self, part: slice, pair: Pair) -> Array:
+        """Those of a strip."""
+        return self.values[part, : pair.index.shape[1]]
 
 
 @dataclass

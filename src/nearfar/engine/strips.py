@@ -54,20 +54,37 @@ def strips_ran(
     if "scale" in task.moments and not isinstance(loss.measure, Similarity):
         ran.scale = zeros(xp, (), a.rows, xp.float64)
     for start in range(own.start, own.stop, height):
-        stop = min(start + height, own.stop)
-        part = slice(start - own.start, stop - own.start)
-        strip = a.strip(start, stop)
-        table = loss.measure.table(xp, strip, b, start if b is a else None)
-        values = table.own(xp, loss.measure) if ran.scale is None else xp.asarray(table.values, copy=True)
-        if task.origin is not None:
-            values -= task.origin[part, None]
-        ran.losses[part], weight, ran.terms[part] = _rule(loss, xp, values, bound.strip(start, stop))
-        if gradient:
-            if upstream is not None:
-                weight = weight * per_term(xp, upstream[part], ran.terms[part])
-            moments(xp, ran, part, weight, table.values)
-            loss.measure.pull(xp, table, weight, (strip, b), (left[start:stop], right))
+        # In a function of its own, so that a strip's memory is free before the next one is made.
+        _add_strip(task, bound, sides, (start, min(start + height, own.stop)), (left, right), ran, gradient, upstream)
     return ran
+
+
+def _add_strip(
+    task: Task,
+    bound: BoundRelation,
+    sides: Sides,
+    span: tuple[int, int],
+    into: tuple[Array, Array],
+    ran: Ran,
+    gradient: bool,
+    upstream: Array | None,
+) -> None:
+    """Losses and terms of the anchors of a strip, and its gradient."""
+    xp, loss, (a, b), (start, stop) = task.xp, task.loss, sides, span
+    first = 0 if task.peers is None else task.peers.own.start
+    part = slice(start - first, stop - first)
+    strip = a.strip(start, stop)
+    table = loss.measure.table(xp, strip, b, start if b is a else None)
+    values = table.own(xp, loss.measure) if ran.scale is None else xp.asarray(table.values, copy=True)
+    if task.origin is not None:
+        values -= task.origin[part, None]
+    ran.losses[part], weight, ran.terms[part] = _rule(loss, xp, values, bound.strip(start, stop))
+    del values
+    if gradient:
+        if upstream is not None:
+            weight = weight * per_term(xp, upstream[part], ran.terms[part])
+        moments(xp, ran, part, weight, table.values)
+        loss.measure.pull(xp, table, weight, (strip, b), (into[0][start:stop], into[1]))
 
 
 def one_strip(loss: Rule, a: Prepared, b: Prepared) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from nearfar._arrays import Array, times, zeros
-from nearfar.engine.passes import Passes
+from nearfar.engine.passes import Lists, Passes
 from nearfar.engine.sums import per_term
 
 
@@ -23,10 +23,11 @@ class TwoTallies(Passes):
         """Losses and terms of the own anchors; their gradient is added to ``into``."""
         xp, loss = self.xp, self.loss
         far, lists = self._first()
-        near, pulls = xp.zeros_like(far), []
+        near = xp.zeros_like(far)
         losses, terms = [zeros(xp, (0,), self.a.rows)], [zeros(xp, (0,), self.a.rows, xp.float64)]
-        for start, stop, positive in lists:
+        for start, stop in self.strips():
             part, pair = self.part(start, stop), self.bound.strip(start, stop)
+            positive = lists.of(part, pair)
             value, slope = loss.judge(xp, positive, far)
             losses.append(xp.sum(times(xp, pair.weight, value), axis=1))
             terms.append(xp.reshape(xp.astype(loss.terms(xp, pair, pair.weight), xp.float64), (-1,)))
@@ -34,33 +35,27 @@ class TwoTallies(Passes):
             if upstream is not None:
                 weight = weight * per_term(xp, upstream[part], terms[-1])
             near = near + loss.tally(xp, positive, weight)
-            pulls.append(times(xp, weight, slope))
+            lists.put(part, times(xp, weight, slope))
         if gradient:
             near = near if self.peers is None else self.peers.total(near)
-            self._second(lists, near, far, pulls, into)
+            self._second(lists, near, far, into)
         return xp.concat(losses), xp.concat(terms)
 
-    def _first(self) -> tuple[Array, list[tuple[int, int, Array]]]:
+    def _first(self) -> tuple[Array, Lists]:
         """Counts of the negatives of all anchors, and the own anchors' positives."""
-        xp, lists = self.xp, []
+        xp, lists = self.xp, Lists(self.xp, self.own.stop - self.own.start, self.a.rows)
         far = self.loss.tally(xp, self.a.rows[:0], self.a.rows[:0])
         for start, stop in self.strips():
             pair, values = self.bound.strip(start, stop), self.table(start, stop).own(xp, self.loss.measure)
-            lists.append((start, stop, pair.take(values)))
+            lists.put(self.part(start, stop), pair.take(values))
             far = far + self.loss.tally(xp, values, pair.weigh(pair.negatives(xp.ones_like(values), 0.0)))
         return far if self.peers is None else self.peers.total(far), lists
 
-    def _second(
-        self,
-        lists: list[tuple[int, int, Array]],
-        near: Array,
-        far: Array,
-        pulls: list[Array],
-        into: tuple[Array, Array],
-    ) -> None:
+    def _second(self, pulls: Lists, near: Array, far: Array, into: tuple[Array, Array]) -> None:
         xp, measure = self.xp, self.loss.measure
-        for (start, stop, _), pull in zip(lists, pulls, strict=True):
+        for start, stop in self.strips():
             table, pair = self.table(start, stop), self.bound.strip(start, stop)
             weight = pair.negatives(self.loss.push(xp, table.own(xp, measure), near, far), 0.0)
-            weight = pair.add(pair.weigh(weight), pull)
+            weight = pair.add(pair.weigh(weight), pulls.of(self.part(start, stop), pair))
             self.pull(table, weight, start, stop, into)
+            del table, weight  # before the next strip is made

@@ -10,6 +10,7 @@ from nearfar._arrays import (
     add_column,
     add_columns,
     fold,
+    put_block,
     relu,
     sigmoid,
     softplus,
@@ -54,7 +55,7 @@ def _by_positive(
     xp: Namespace, near: Array, counted: Array, far: Array, pair: Pair, margin: float, soft: bool
 ) -> tuple[Array, Array, Array]:
     """One pass over the strip for each positive, part by part so that a part stays in the cache."""
-    loss, pull, pushes = zeros(xp, (far.shape[0],), far), xp.zeros_like(counted), []
+    loss, pull, push = zeros(xp, (far.shape[0],), far), xp.zeros_like(counted), xp.zeros_like(far)
     wide = max(CACHED // max(far.shape[0], 1), 64) if pair.uniform else max(far.shape[1], 1)
     for start in range(0, far.shape[1], wide):
         part = far[:, start : start + wide]
@@ -77,8 +78,7 @@ def _by_positive(
             return loss, here, pull, difference
 
         loss, here, pull, _ = fold(xp, near.shape[1], one, (loss, xp.zeros_like(part), pull, xp.zeros_like(part)))
-        pushes.append(here)
-    push = xp.zeros_like(far) if not pushes else pushes[0] if len(pushes) == 1 else xp.concat(pushes, axis=1)
+        push = put_block(push, start, here)
     return loss, push, pull if pair.uniform else times(xp, counted, pull)
 
 

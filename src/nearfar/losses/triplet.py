@@ -14,7 +14,6 @@ from nearfar._arrays import (
     add_columns,
     argmax,
     argmin,
-    beyond,
     fold,
     relu,
     sigmoid,
@@ -29,6 +28,7 @@ from nearfar._errors import InputError
 from nearfar.engine import Engine, Given, Task
 from nearfar.engine.picked import PickedPairs, Picks, picked_pairs
 from nearfar.losses.base import PairLoss
+from nearfar.losses.beyond import Beyond
 from nearfar.losses.inputs import expect_alike
 from nearfar.losses.triplet_sums import triplet_sums
 from nearfar.measures import Distance, Euclidean
@@ -228,25 +228,6 @@ class TripletLoss(PairLoss):
                 "expected given triplets with swap=True, got a batch; call loss.triplets(anchor, positive, negative)"
             )
         return super()._task(anchors, references, relation, both)
-
-
-class Beyond:
-    """The nearest negative of each anchor that is farther than a distance, else its farthest negative."""
-
-    def __init__(self, xp: Namespace, d: Array, pair: Pair) -> None:
-        self.xp = xp
-        self.farthest = argmax(xp, pair.negatives(d, -INF))
-        self.last = take_columns(xp, d, self.farthest)
-        self.outside = pair.negatives(d, INF)
-
-    def of(self, least: Array) -> tuple[Array, Array]:
-        """Its column and its distance."""
-        xp = self.xp
-        farther = beyond(xp, self.outside, least)
-        nearest = argmin(xp, farther)
-        found = take_columns(xp, farther, nearest)
-        none = found == INF
-        return xp.where(none, self.farthest, nearest), xp.where(none, self.last, found)
 
 
 def stacked_pairs(xp: Namespace, *pairs: tuple[Array, Array]) -> Given:

@@ -22,7 +22,7 @@ from nearfar.engine import Strips
 from nearfar.torch import EmbeddingQueue, Learnable, Ranks, _collectives, backward_in_chunks
 
 SPLITS = {
-    1: [[12], [12], [0]],
+    1: [[0], [12], [12]],
     2: [[6, 6], [9, 3], [12, 0]],
     3: [[4, 4, 4], [5, 6, 1], [0, 7, 5], [0, 12, 0]],
     4: [[3, 3, 3, 3], [4, 1, 5, 2], [6, 0, 6, 0]],

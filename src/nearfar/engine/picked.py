@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, arange, where, zeros
+from nearfar._arrays import Array, Namespace, arange, on_host, where, zeros
 from nearfar.engine.strips import tall
 from nearfar.engine.sums import Ran, per_term
 from nearfar.measures.base import Prepared
@@ -90,8 +90,9 @@ class PickedPairs:
 def picked_pairs(
     loss: Any, xp: Namespace, bound: BoundRelation, sides: tuple[Prepared, Prepared]
 ) -> PickedPairs | None:
-    """Listed pairs of a batch against itself, where relation, measure and size allow them."""
+    """Listed pairs of a batch against itself, where relation, measure, size and device allow them."""
     side = sides[0]
-    if side is not sides[1] or side.rows.shape[0] < LEAST or not loss.measure.lists:
+    # On a device two products cost less than to ask which pairs have a weight.
+    if side is not sides[1] or side.rows.shape[0] < LEAST or not loss.measure.lists or not on_host(side.rows):
         return None
     return PickedPairs(xp, loss, bound, side) if isinstance(bound, BoundLabels) else None

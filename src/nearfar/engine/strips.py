@@ -55,7 +55,7 @@ def strips_ran(
         ran.scale = zeros(xp, (), a.rows, xp.float64)
     for start in range(own.start, own.stop, height):
         # In a function of its own, so that a strip's memory is free before the next one is made.
-        _add_strip(task, bound, sides, (start, min(start + height, own.stop)), (left, right), ran, gradient, upstream)
+        _add_strip(task, bound, sides, (start, min(start + height, own.stop)), ran, gradient, upstream)
     return ran
 
 
@@ -64,7 +64,6 @@ def _add_strip(
     bound: BoundRelation,
     sides: Sides,
     span: tuple[int, int],
-    into: tuple[Array, Array],
     ran: Ran,
     gradient: bool,
     upstream: Array | None,
@@ -84,7 +83,8 @@ def _add_strip(
         if upstream is not None:
             weight = weight * per_term(xp, upstream[part], ran.terms[part])
         moments(xp, ran, part, weight, table.values)
-        loss.measure.pull(xp, table, weight, (strip, b), (into[0][start:stop], into[1]))
+        right = ran.left if ran.right is None else ran.right
+        loss.measure.pull(xp, table, weight, (strip, b), (ran.left[start:stop], right))
 
 
 def one_strip(loss: Rule, a: Prepared, b: Prepared) -> bool:

@@ -42,10 +42,11 @@ LOSSES = {
         "contrastive, margin √2", "ContrastiveLoss", PML, differs="its mean counts the pairs above 0 only"
     ),
     "multi-similarity": Entry("multi-similarity", "MultiSimilarityLoss", PML),
+    "multi-similarity-hard": Entry("multi-similarity, mined", "MultiSimilarityLoss", PML),
     "circle": Entry("circle", "CircleLoss", PML),
     "nca": Entry("NCA", "NCALoss", PML),
     "triplet": Entry("triplets, all", "TripletLoss", PML),
-    "triplet-hard": Entry("triplets, hard", "TripletLoss"),
+    "triplet-hard": Entry("triplets, hard", "TripletLoss", PML),
     "triplet-semihard": Entry("triplets, semi-hard", "TripletLoss"),
     "nt-xent": Entry("NT-Xent with labels", "InfoNCELoss", PML),
     "n-pair": Entry("N-pair", "NPairLoss"),

@@ -81,6 +81,14 @@ def multi_similarity(x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
     return (softplus(_lse(-2 * s, positive)) / 2 + softplus(_lse(50 * s, negative)) / 50).mean()
 
 
+def multi_similarity_mined(x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
+    positive, negative, _ = _masks(labels)
+    s = _cosine(x)
+    least, most = s.masked_fill(~positive, INF).amin(1, True), s.masked_fill(~negative, -INF).amax(1, True)
+    far = softplus(_lse(50 * s - 25, negative & (s + 0.1 > least))) / 50
+    return (softplus(_lse(1 - 2 * s, positive & (s - 0.1 < most))) / 2 + far).mean()
+
+
 def circle(x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
     positive, negative, _ = _masks(labels)
     s = _cosine(x)
@@ -180,6 +188,7 @@ DENSE: dict[str, Loss] = {
     "contrastive": contrastive,
     "contrastive-active": contrastive_active,
     "multi-similarity": multi_similarity,
+    "multi-similarity-hard": multi_similarity_mined,
     "circle": circle,
     "nca": nca,
     "triplet": triplet,

@@ -60,6 +60,7 @@ def ours(name: str) -> Loss:
         "contrastive": lambda: nf.ContrastiveLoss(1.0, balanced=True, factors=(1, 1), powers=(1, 1)),
         "contrastive-active": lambda: nf.ContrastiveLoss(2**0.5, balanced=True, factors=(1, 1), powers=(1, 1)),
         "multi-similarity": lambda: nf.MultiSimilarityLoss(alpha=2.0, beta=50.0, base=0.5, epsilon=None),
+        "multi-similarity-hard": lambda: nf.MultiSimilarityLoss(alpha=2.0, beta=50.0, base=0.5, epsilon=0.1),
         "circle": lambda: nf.CircleLoss(margin=0.4, scale=80.0),
         "nca": lambda: nf.NCALoss(),
         "triplet": lambda: nf.TripletLoss(margin=0.2, active_only=True),
@@ -89,21 +90,29 @@ def ours(name: str) -> Loss:
 
 def _pml(name: str) -> Loss:
     """pytorch-metric-learning, in its defaults but for the triplets' margin."""
-    losses = import_module("pytorch_metric_learning.losses")
+    losses, miners, reducers = (
+        import_module(f"pytorch_metric_learning.{part}") for part in ("losses", "miners", "reducers")
+    )
+    mine = {"multi-similarity-hard": miners.MultiSimilarityMiner, "triplet-hard": miners.BatchHardMiner}.get(name)
     loss = {
         "supcon": losses.SupConLoss,
         "contrastive": losses.ContrastiveLoss,
         "contrastive-active": lambda: losses.ContrastiveLoss(neg_margin=2**0.5),
         "multi-similarity": losses.MultiSimilarityLoss,
+        "multi-similarity-hard": losses.MultiSimilarityLoss,
         "circle": losses.CircleLoss,
         "nca": losses.NCALoss,
         "triplet": lambda: losses.TripletMarginLoss(margin=0.2),
+        "triplet-hard": lambda: losses.TripletMarginLoss(margin=0.2, reducer=reducers.MeanReducer()),
         "nt-xent": losses.NTXentLoss,
         "lifted": losses.LiftedStructureLoss,
         "margin": losses.MarginLoss,
         "fastap": losses.FastAPLoss,
         "smoothap": losses.SmoothAPLoss,
     }[name]()
+    if mine is not None:
+        miner = mine()
+        return lambda x, y, labels: loss(x, labels, miner(x, labels))
     return lambda x, y, labels: loss(x, labels)
 
 

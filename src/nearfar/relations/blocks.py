@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nearfar._arrays import Array, Namespace, integers_on_host, on_host
 from nearfar.relations.labels import BoundLabels, LabelPair
@@ -23,7 +23,6 @@ class Blocks:
         codes: Label of each item in the new order.
         is_self: Whether the table is a batch against itself.
         bound: The whole relation, for counts.
-        made: The relations of diagonal blocks by their first row, each asked for more than once.
     """
 
     xp: Namespace
@@ -32,15 +31,9 @@ class Blocks:
     codes: Array
     is_self: bool
     bound: BoundLabels
-    made: dict[int, LabelPair] = field(default_factory=dict)
 
     def pair(self, part: slice) -> LabelPair:
         """The relation on a diagonal block, which knows how many pairs lie outside it."""
-        if part.start not in self.made:
-            self.made[part.start] = self._pair(part)
-        return self.made[part.start]
-
-    def _pair(self, part: slice) -> LabelPair:
         codes = self.codes[part]
         inner = BoundLabels(self.xp, codes, codes, self.is_self, self.bound.like)
         inner.negatives = inner.negatives + (self.codes.shape[0] - codes.shape[0])

@@ -29,7 +29,7 @@ def batch(n, d=64):
         (nf.SupConLoss(), [(8192, 128)], {"rows": 100}, "strips of 100", 3.0),
         (nf.InfoNCELoss(), [(4096, 128), (4096, 128)], {"both": True}, "half tiles of 512", 4.0),
         (nf.InfoNCELoss(), [(4096, 128), (4096, 128)], {}, "strips of 128", 3.0),
-        (nf.InfoNCELoss(), [(4096, 128), (1000, 128)], {"both": True}, "strips of 1024", 6.0),
+        (nf.InfoNCELoss(), [(4096, 128), (1000, 128)], {"both": True}, "strips of 524", 6.0),
         (nf.InfoNCELoss(), [(64, 128), (64, 128)], {"both": True}, "one block", 3.0),
         (nf.LiftedStructureLoss(), [(8192, 128)], {}, "strips of 128", 4.0),
         (nf.SupConLoss(), [(8192, 128)], {"labels": np.zeros(8192, int)}, "strips of 128", 3.0),

@@ -75,7 +75,8 @@ def test_heights():
 
 
 def test_strips_are_tall_enough_for_the_products_and_small_enough_for_the_caches():
-    assert [tall(n) for n in (0, 256, 1024, 8192, 65_536, 10**6)] == [STRIP, 2048, 1024, TALL, LARGEST // 65_536, 16]
+    heights = [tall(n) for n in (0, 256, 700, 1024, 8192, 65_536, 10**6)]
+    assert heights == [STRIP, 2048, 768, 512, TALL, LARGEST // 65_536, 16]
 
 
 @dataclass(frozen=True)

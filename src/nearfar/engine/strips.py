@@ -23,7 +23,7 @@ Sides: TypeAlias = tuple[Prepared, Prepared]
 
 # A strip and its few temporaries stay near the caches of a core with STRIP elements; with fewer rows than TALL the
 # matrix products slow down, so it grows up to LARGEST for them. A square of WHOLE is one block, which saves a product.
-STRIP, TALL, WHOLE, LARGEST = 1 << 19, 128, 1 << 10, 1 << 21
+STRIP, TALL, WHOLE, LARGEST = 1 << 19, 128, 768, 1 << 21
 
 
 def tall(references: int) -> int:

@@ -55,7 +55,7 @@ def _by_positive(
     xp: Namespace, near: Array, counted: Array, far: Array, pair: Pair, margin: float, soft: bool
 ) -> tuple[Array, Array, Array]:
     """One pass over the strip for each positive, part by part so that a part stays in the cache."""
-    loss, pull, push = zeros(xp, (far.shape[0],), far), xp.zeros_like(counted), xp.zeros_like(far)
+    loss, pull, push = zeros(xp, (far.shape[0],), far), xp.zeros_like(counted), xp.empty_like(far)
     wide = max(CACHED // max(far.shape[0], 1), 64) if pair.uniform else max(far.shape[1], 1)
     for start in range(0, far.shape[1], wide):
         part = far[:, start : start + wide]

@@ -114,6 +114,11 @@ def relu(xp: Namespace, z: Array) -> Array:
     return xp.clip(z, min=0)
 
 
+def root(xp: Namespace, z: Array) -> Array:
+    """``sqrt(z)``; ``z`` is overwritten where the library allows."""
+    return xp.sqrt(z) if is_jax(z) else xp.sqrt(z, out=z)
+
+
 def subtract(xp: Namespace, a: Array, b: Array, into: Array | None) -> Array:
     """``a − b``, in the place of ``into`` where that fits and the library allows."""
     if into is None or is_jax(into) or into.shape != b.shape:

@@ -177,7 +177,9 @@ class ThreePasses(Passes):
             pair, values = self.bound.strip(start, stop), xp.asarray(table.values, copy=True)
             positive = where(xp, pair.weight > 0, pair.take(values), -INF)
             far = pair.negatives(values, INF)
-            loss, push, pull = triplet_sums(xp, positive, pair.weight, far, pair, self.loss.margin)
+            loss, push, pull = triplet_sums(
+                xp, positive, pair.weight, xp.asarray(far, copy=True), pair, self.loss.margin
+            )
             losses.append(xp.astype(loss, xp.float64))
             pulls.append(xp.astype(pull, xp.float64))
             exists, more = xp.astype(far != INF, xp.float64), 0.0

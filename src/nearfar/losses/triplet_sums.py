@@ -38,7 +38,7 @@ def triplet_sums(
         xp: The array namespace.
         near: Distances of the listed positives, −∞ where one does not count; shape (anchors, positives).
         counted: Their weights, 0 where one does not count; 1 elsewhere if the relation is uniform.
-        far: Distances of the negatives, ∞ elsewhere; shape (anchors, references).
+        far: Distances of the negatives, ∞ elsewhere; shape (anchors, references); may be overwritten.
         pair: The relation, which weighs the negatives.
         margin: In the unit of the distance.
         soft: Softplus instead of the hinge.
@@ -55,7 +55,7 @@ def _by_positive(
     xp: Namespace, near: Array, counted: Array, far: Array, pair: Pair, margin: float, soft: bool
 ) -> tuple[Array, Array, Array]:
     """One pass over the strip for each positive, part by part so that a part stays in the cache."""
-    loss, pull, push = zeros(xp, (far.shape[0],), far), xp.zeros_like(counted), xp.empty_like(far)
+    loss, pull = zeros(xp, (far.shape[0],), far), xp.zeros_like(counted)
     wide = max(CACHED // max(far.shape[0], 1), 64) if pair.uniform else max(far.shape[1], 1)
     for start in range(0, far.shape[1], wide):
         part = far[:, start : start + wide]
@@ -78,8 +78,9 @@ def _by_positive(
             return loss, here, pull, difference
 
         loss, here, pull, _ = fold(xp, near.shape[1], one, (loss, xp.zeros_like(part), pull, xp.zeros_like(part)))
-        push = put_block(push, start, here)
-    return loss, push, pull if pair.uniform else times(xp, counted, pull)
+        # Each part of the strip is read once, so that its pushes may take its place.
+        far = put_block(far, start, here)
+    return loss, far, pull if pair.uniform else times(xp, counted, pull)
 
 
 def _by_search(

@@ -15,6 +15,7 @@ from nearfar._arrays import (
     on_host,
     product_plus_row,
     relu,
+    root,
     where,
     with_turned,
     zeros,
@@ -118,7 +119,8 @@ class Euclidean(Distance):
         return a.given[i] - b.given[j]
 
     def _from_square(self, xp: Namespace, squared: Array) -> Array:
-        return xp.sqrt(squared)
+        """The measure; overwrites ``squared`` where the library allows."""
+        return root(xp, squared)
 
     def _from_length(self, length: Array) -> Array:
         return length

@@ -91,7 +91,8 @@ def setting(record: dict[str, Any]) -> str:
     machine = record["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)
     words = f"{machine['processor']}, {machine['threads']} threads, Python {machine['python']}, {packages}"
-    return f"{words}; {record['rounds']} rounds" + (f", {machine['date']}." if "date" in machine else ".")
+    rounds = f"{record['rounds']} round{'s' * (record['rounds'] != 1)}"
+    return f"{words}; {rounds}" + (f", {machine['date']}." if "date" in machine else ".")
 
 
 def _there(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ def test_nan_reaches_value_and_gradient(runs):
     assert torch.isnan(gradient[7]).all()
 
 
-def test_other_relations_measures_and_references_go_by_strips(runs):
+def test_other_relations_references_and_all_triplets_go_by_strips(runs):
     x, y = batch()
     other = np.random.default_rng(5).standard_normal((9, 5))
     loss = nf.TripletLoss(mining="hard")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nearfar._arrays import Array, Namespace, extremes, limits, on_host, power_of_two, row_max, where, zeros
+from nearfar._arrays import Array, Namespace, add_rows, extremes, limits, on_host, power_of_two, row_max, where, zeros
 from nearfar._errors import InputError
 
 # Elements of a temporary of gathered differences: 1 M values keep it inside the cache of a core.
@@ -163,6 +163,19 @@ class Measure:
         into: tuple[Array, Array],
     ) -> None:
         """The same for listed pairs only, places of anchors and of references; of the measures that ``lists`` says."""
+        felt = weight != 0
+        anchor, reference, weight = pairs[0][felt], pairs[1][felt], weight[felt, None]
+        step = max(1, GATHERED // into[0].shape[1])
+        for k in range(0, anchor.shape[0], step):
+            part = slice(k, k + step)
+            force = self.force(xp, sides, (anchor[part], reference[part]), weight[part])
+            add_rows(into[0], anchor[part], force)
+            add_rows(into[1], reference[part], -force)
+
+    def force(
+        self, xp: Namespace, sides: tuple[Prepared, Prepared], pairs: tuple[Array, Array], weight: Array
+    ) -> Array:
+        """Gradient of each listed pair's anchor, of its reference but for the sign; ``weight`` is a column."""
         raise NotImplementedError
 
     def rows(self, xp: Namespace, a: Array, b: Array) -> Array:

@@ -9,7 +9,6 @@ from nearfar._arrays import (
     Array,
     Namespace,
     add_product,
-    add_rows,
     fill_diagonal,
     limits,
     on_host,
@@ -150,25 +149,12 @@ class Euclidean(Distance):
             right += factor * xp.sum(radial, axis=0)[:, None] * b.rows
             add_product(xp, right, radial.T, a.rows, -factor)
 
-    def pull_pairs(
-        self,
-        xp: Namespace,
-        pairs: tuple[Array, Array],
-        weight: Array,
-        sides: tuple[Prepared, Prepared],
-        into: tuple[Array, Array],
-    ) -> None:
+    def force(
+        self, xp: Namespace, sides: tuple[Prepared, Prepared], pairs: tuple[Array, Array], weight: Array
+    ) -> Array:
         """Along the differences of the pairs."""
-        (a, b), felt = sides, weight != 0
-        anchor, reference, weight = pairs[0][felt], pairs[1][felt], weight[felt]
-        step = max(1, GATHERED // a.given.shape[1])
-        for k in range(0, anchor.shape[0], step):
-            part = slice(k, k + step)
-            i, j = anchor[part], reference[part]
-            unit, length = normalise(xp, self._difference(xp, a, b, i, j))
-            force = unit * self._force(weight[part][:, None], length)
-            add_rows(into[0], i, force)
-            add_rows(into[1], j, -force)
+        unit, length = normalise(xp, self._difference(xp, *sides, *pairs))
+        return unit * self._force(weight, length)
 
     def _force(self, weight: Array, length: Array) -> Array:
         """∂loss/∂‖x − y‖ from ∂loss/∂measure."""

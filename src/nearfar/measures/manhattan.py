@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nearfar._arrays import Array, Namespace, add_rows, times, zeros
-from nearfar.measures.base import GATHERED, Distance, Prepared, Table
+from nearfar._arrays import Array, Namespace, zeros
+from nearfar.measures.base import Distance, Prepared, Table
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,11 @@ class Manhattan(Distance):
             into[0][:, k] += xp.sum(signed, axis=1)
             into[1][:, k] -= xp.sum(signed, axis=0)
 
-    def pull_pairs(
-        self,
-        xp: Namespace,
-        pairs: tuple[Array, Array],
-        weight: Array,
-        sides: tuple[Prepared, Prepared],
-        into: tuple[Array, Array],
-    ) -> None:
+    def force(
+        self, xp: Namespace, sides: tuple[Prepared, Prepared], pairs: tuple[Array, Array], weight: Array
+    ) -> Array:
         """Along the signs of the differences."""
-        (a, b), (anchor, reference) = sides, pairs
-        step = max(1, GATHERED // a.rows.shape[1])
-        for k in range(0, anchor.shape[0], step):
-            i, j = anchor[k : k + step], reference[k : k + step]
-            force = times(xp, weight[k : k + step, None], xp.sign(a.rows[i] - b.rows[j]))
-            add_rows(into[0], i, force)
-            add_rows(into[1], j, -force)
+        return weight * xp.sign(sides[0].rows[pairs[0]] - sides[1].rows[pairs[1]])
 
     def rows(self, xp: Namespace, a: Array, b: Array) -> Array:
         """Sum of absolute differences."""

@@ -81,6 +81,18 @@ def test_equal_to_the_definition(runs, loss, n, framework):
     close(gradient, wanted_gradient)
 
 
+@every_loss
+@pytest.mark.parametrize("place", [25, 3], ids=["alone", "of a class"])
+def test_nan_reaches_what_it_reaches_by_definition(loss, place):
+    x, y = batch(50)
+    x[place] = np.nan
+    value, gradient = loss.value_and_grad(torch.tensor(x), y)
+    wanted, wanted_gradient = loss.value_and_grad(torch.tensor(x), y, engine="dense")
+    assert np.isnan(float(wanted))
+    assert np.isnan(float(value))
+    assert (torch.isnan(gradient) == torch.isnan(wanted_gradient)).all()
+
+
 HALVED = (
     nf.BinomialDevianceLoss, nf.ChopraLoss, nf.CircleLoss, nf.ContrastiveLoss, nf.DebiasedContrastiveLoss,
     nf.DecoupledContrastiveLoss, nf.GeneralizedLiftedStructureLoss, nf.InfoNCELoss, nf.MagnetLoss, nf.MarginLoss,

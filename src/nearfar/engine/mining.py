@@ -38,17 +38,21 @@ class Mining:
     def kept(self, values: Array, rows: slice, columns: slice) -> Kept | None:
         """What rows and columns keep; None where both leave out all."""
         xp, loss, top = self.xp, self.loss, self.xp.max(values)
-        if not any(bool(xp.any(loss.counts(xp, top, self.least[part]) != 0)) for part in (rows, columns)):
+        # NaN is not easy: it has to reach the sums.
+        if bool(top == top) and all(bool(xp.all(self._leave(top, part))) for part in (rows, columns)):
             return None
         return loss.counts(xp, values, self.least[rows, None]), loss.counts(xp, values, self.least[None, columns])
 
     def none_left(self) -> Array:
-        """Which anchors leave out every negative."""
-        return self.loss.counts(self.xp, self.most, self.least) == 0
+        """Which anchors leave out every negative; none that met NaN, so that its sum is looked at."""
+        return self._leave(self.most, slice(None)) & (self.most == self.most)
 
     def hard(self, part: slice, positive: Array, values: Array, pair: Pair) -> tuple[Array, Array]:
         """Positives and negatives of a diagonal block that are not easy, the others as far as can be."""
         return self.loss.hard(self.xp, positive, self.most[part, None], pair), self._without_easy(part, values)
+
+    def _leave(self, most: Array, part: slice) -> Array:
+        return self.loss.counts(self.xp, most, self.least[part]) == 0
 
     def _without_easy(self, part: slice, values: Array) -> Array:
         return without(self.xp, values, self.loss.counts(self.xp, values, self.least[part, None]))
